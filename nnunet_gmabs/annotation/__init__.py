@@ -1,0 +1,1 @@
+"""Expert labels: planes, and where they come from."""

@@ -1,0 +1,56 @@
+"""The command gmabs: one subcommand for each station of the loop."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from nnunet_gmabs import __version__
+from nnunet_gmabs.errors import InputError
+
+# Each module in nnunet_gmabs.commands has a docstring (the help text), add_arguments(parser) and run(args) -> exit code.
+# Heavy imports belong inside run, so that help and completion are instant.
+COMMANDS = {
+    "doctor": "doctor",
+    "demo": "demo",
+    "import": "import_labels",
+    "sparsify": "sparsify",
+    "prepare": "prepare",
+    "status": "status",
+    "evaluate": "evaluate",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all subcommands; each one's help is its module's docstring."""
+    parser = argparse.ArgumentParser(prog="gmabs", description="Train nnU-Net from a few labelled planes in a few scans.")
+    parser.add_argument("--version", action="version", version=f"nnunet_gmabs {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module_name in COMMANDS.items():
+        module = importlib.import_module(f"nnunet_gmabs.commands.{module_name}")
+        text = (module.__doc__ or "").strip()
+        subparser = subparsers.add_parser(
+            name,
+            help=text.splitlines()[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; bad input ends with its message on stderr and exit code 2."""
+    args = build_parser().parse_args(arguments)
+    try:
+        return args.run(args) or 0
+    except InputError as error:
+        print(f"gmabs {args.command}: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

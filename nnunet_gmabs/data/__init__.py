@@ -1,0 +1,1 @@
+"""From nnU-Net's raw files to batches, without losing or inventing a label."""

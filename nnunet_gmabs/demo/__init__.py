@@ -1,0 +1,1 @@
+"""The embedded synthetic data set and the guided tour on it."""

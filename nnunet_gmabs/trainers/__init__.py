@@ -1,0 +1,1 @@
+"""nnUNetTrainer subclasses: when the mathematics runs."""
