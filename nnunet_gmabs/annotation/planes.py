@@ -1,0 +1,184 @@
+"""A plane is the unit of annotation: one index on one axis of a scan's own grid, drawn completely or not at all.
+
+Arrays are in nnU-Net's order (as its reader returns them), axes 0, 1, 2. Everywhere a plane without its scan
+is the pair (axis, index_orig).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+Plane = tuple[int, int]
+
+
+@dataclass(frozen=True, order=True)
+class PlaneRef:
+    """One plane of one scan, on the scan's own grid.
+
+    Attributes:
+        identifier: nnU-Net's name of the case, without file ending.
+        axis: 0, 1 or 2, in nnU-Net's order.
+        index_orig: place on that axis, from 0.
+    """
+
+    identifier: str
+    axis: int
+    index_orig: int
+
+    def __post_init__(self) -> None:
+        if self.axis not in (0, 1, 2):
+            raise ValueError(f"{self}: axis must be 0, 1 or 2")
+        if self.index_orig < 0:
+            raise ValueError(f"{self}: index_orig must not be negative")
+
+    @property
+    def plane(self) -> Plane:
+        """The pair (axis, index_orig)."""
+        return self.axis, self.index_orig
+
+
+def plane_index(plane: Plane, ndim: int = 3) -> tuple[slice | int, ...]:
+    """What to write in array[...] to read or set one plane of an array."""
+    axis, index = plane
+    return tuple(index if a == axis else slice(None) for a in range(ndim))
+
+
+def plane_mask(shape: tuple[int, ...], planes: Iterable[Plane]) -> np.ndarray:
+    """Bool array of this shape, True on every voxel of any of the planes.
+
+    Raises:
+        ValueError: if a plane lies outside the shape.
+    """
+    mask = np.zeros(shape, dtype=bool)
+    for axis, index in planes:
+        if not 0 <= axis < len(shape):
+            raise ValueError(f"plane (axis {axis}, index {index}): axis outside 0..{len(shape) - 1}")
+        if not 0 <= index < shape[axis]:
+            raise ValueError(f"plane (axis {axis}, index {index}): index outside 0..{shape[axis] - 1}")
+        mask[plane_index((axis, index), len(shape))] = True
+    return mask
+
+
+def keep_planes(labels: np.ndarray, planes: Iterable[Plane], ignore_label: int) -> np.ndarray:
+    """A copy of labels in which everything outside the planes is ignore_label; dtype as before, widened if needed."""
+    dtype = np.result_type(labels.dtype, np.min_scalar_type(ignore_label))
+    return np.where(plane_mask(labels.shape, planes), labels, ignore_label).astype(dtype, copy=False)
+
+
+def drawn_planes(labels: np.ndarray, ignore_label: int) -> list[Plane]:
+    """All planes in which every voxel is drawn (differs from ignore_label), sorted by axis and index.
+
+    A densely labelled scan returns every plane of every axis, an unlabelled one none.
+    """
+    drawn = labels != ignore_label
+    return [plane for axis in range(labels.ndim) for plane in _planes_where(_along(drawn, axis).all(axis=1), axis)]
+
+
+def planes_with_any(labels: np.ndarray, values: Iterable[int] | None = None, axis: int | None = None) -> list[Plane]:
+    """All planes that hold at least one voxel with one of the values, sorted by axis and index.
+
+    Args:
+        labels: integer array.
+        values: labels to look for; None means everything but 0.
+        axis: look along this axis only; None means all axes.
+    """
+    wanted = _has_value(labels, values)
+    axes = range(labels.ndim) if axis is None else (axis,)
+    return [plane for a in axes for plane in _planes_where(_along(wanted, a).any(axis=1), a)]
+
+
+def covering_planes(labels: np.ndarray, values: Iterable[int] | None = None) -> list[Plane]:
+    """A small set of planes that holds every voxel with one of the values: which planes were probably drawn.
+
+    A user who drew on one plane leaves marks in every plane that crosses it, so planes_with_any() alone takes
+    crossing planes for drawn ones. Here planes are chosen greedily: each time the one that holds most of the
+    voxels not yet held. Ties go to the axis chosen most often so far, then to the plane with more voxels in all,
+    then to the lower axis and index.
+
+    Args:
+        labels: integer array.
+        values: labels to look for; None means everything but 0.
+
+    Returns:
+        Sorted planes; empty when no voxel has such a value.
+    """
+    left = _has_value(labels, values)
+    total = [_along(left, axis).sum(axis=1) for axis in range(left.ndim)]
+    chosen: list[Plane] = []
+    while left.any():
+        held = [_along(left, axis).sum(axis=1) for axis in range(left.ndim)]
+        used = [sum(plane[0] == axis for plane in chosen) for axis in range(left.ndim)]
+        most = max(int(counts.max()) for counts in held)
+        candidates = [(a, int(i)) for a, counts in enumerate(held) for i in np.flatnonzero(counts == most)]
+        best = min(candidates, key=lambda plane: (-used[plane[0]], -total[plane[0]][plane[1]], *plane))
+        chosen.append(best)
+        left[plane_index(best, left.ndim)] = False
+    return sorted(chosen)
+
+
+def roi_middle_planes(labels: np.ndarray, foreground: Iterable[int] | None = None) -> list[Plane]:
+    """One plane on each axis, through the middle of the box around all foreground voxels.
+
+    The middle of first..last is (first + last) // 2.
+
+    Args:
+        labels: dense labels, (X, Y, Z).
+        foreground: labels that count; None means everything but 0.
+
+    Raises:
+        ValueError: if there is no foreground voxel.
+    """
+    held = _foreground_planes(labels, foreground)
+    return [(axis, int(indices[0] + indices[-1]) // 2) for axis, indices in enumerate(held)]
+
+
+def random_planes(
+    labels: np.ndarray, number: int, rng: np.random.Generator, foreground: Iterable[int] | None = None
+) -> list[Plane]:
+    """Distinct planes through the foreground, the axes in turn (0, 1, 2, 0, ...), the index uniform on its axis.
+
+    An axis whose foreground planes are used up is passed over.
+
+    Args:
+        labels: dense labels, (X, Y, Z).
+        number: how many planes.
+        rng: the only source of randomness.
+        foreground: labels that count; None means everything but 0.
+
+    Raises:
+        ValueError: if there is no foreground voxel, or fewer foreground planes than asked for.
+    """
+    held = _foreground_planes(labels, foreground)
+    if number > sum(map(len, held)):
+        raise ValueError(f"{number} planes asked for, but only {sum(map(len, held))} planes hold foreground")
+    orders = [[int(i) for i in rng.permutation(indices)] for indices in held]
+    chosen: list[Plane] = []
+    while len(chosen) < number:
+        for axis, order in enumerate(orders):
+            if order and len(chosen) < number:
+                chosen.append((axis, order.pop()))
+    return sorted(chosen)
+
+
+def _along(mask: np.ndarray, axis: int) -> np.ndarray:
+    """The mask with one row for each plane of the axis, (planes, voxels of a plane)."""
+    return np.moveaxis(mask, axis, 0).reshape(mask.shape[axis], -1)
+
+
+def _planes_where(flags: np.ndarray, axis: int) -> list[Plane]:
+    return [(axis, int(i)) for i in np.flatnonzero(flags)]
+
+
+def _has_value(labels: np.ndarray, values: Iterable[int] | None) -> np.ndarray:
+    return labels != 0 if values is None else np.isin(labels, list(values))
+
+
+def _foreground_planes(labels: np.ndarray, foreground: Iterable[int] | None) -> list[np.ndarray]:
+    """For each axis the sorted indices of the planes that hold foreground."""
+    mask = _has_value(labels, foreground)
+    if not mask.any():
+        raise ValueError("no foreground voxel, so no plane can go through it")
+    return [np.flatnonzero(_along(mask, axis).any(axis=1)) for axis in range(mask.ndim)]
