@@ -65,7 +65,9 @@ def plane_mask(shape: tuple[int, ...], planes: Iterable[Plane]) -> np.ndarray:
 def keep_planes(labels: np.ndarray, planes: Iterable[Plane], ignore_label: int) -> np.ndarray:
     """A copy of labels in which everything outside the planes is ignore_label; dtype as before, widened if needed."""
     dtype = np.result_type(labels.dtype, np.min_scalar_type(ignore_label))
-    return np.where(plane_mask(labels.shape, planes), labels, ignore_label).astype(dtype, copy=False)
+    return np.where(plane_mask(labels.shape, planes), labels, np.array(ignore_label, dtype=dtype)).astype(
+        dtype, copy=False
+    )
 
 
 def drawn_planes(labels: np.ndarray, ignore_label: int) -> list[Plane]:
@@ -95,8 +97,8 @@ def covering_planes(labels: np.ndarray, values: Iterable[int] | None = None) -> 
 
     A user who drew on one plane leaves marks in every plane that crosses it, so planes_with_any() alone takes
     crossing planes for drawn ones. Here planes are chosen greedily: each time the one that holds most of the
-    voxels not yet held. Ties go to the axis chosen most often so far, then to the plane with more voxels in all,
-    then to the lower axis and index.
+    voxels not yet held, where voxels in a filled 2 x 2 square of the plane count first (a crossing plane holds
+    lines and stripes, not areas). Ties go to the axis chosen most often so far, then to the lower axis and index.
 
     Args:
         labels: integer array.
@@ -106,17 +108,36 @@ def covering_planes(labels: np.ndarray, values: Iterable[int] | None = None) -> 
         Sorted planes; empty when no voxel has such a value.
     """
     left = _has_value(labels, values)
-    total = [_along(left, axis).sum(axis=1) for axis in range(left.ndim)]
+    in_area = [_in_square(left, axis) for axis in range(left.ndim)]
     chosen: list[Plane] = []
     while left.any():
-        held = [_along(left, axis).sum(axis=1) for axis in range(left.ndim)]
-        used = [sum(plane[0] == axis for plane in chosen) for axis in range(left.ndim)]
-        most = max(int(counts.max()) for counts in held)
-        candidates = [(a, int(i)) for a, counts in enumerate(held) for i in np.flatnonzero(counts == most)]
-        best = min(candidates, key=lambda plane: (-used[plane[0]], -total[plane[0]][plane[1]], *plane))
+        best = max(_candidates(left, in_area, chosen))[-1]
+        best = (-best[0], -best[1])
         chosen.append(best)
         left[plane_index(best, left.ndim)] = False
     return sorted(chosen)
+
+
+def _candidates(left: np.ndarray, in_area: list[np.ndarray], chosen: list[Plane]) -> list[tuple[int, int, int, Plane]]:
+    """For each plane: voxels left in filled areas, voxels left, planes chosen on its axis, its negated place."""
+    candidates = []
+    for axis in range(left.ndim):
+        areas = _along(left & in_area[axis], axis).sum(axis=1)
+        held = _along(left, axis).sum(axis=1)
+        used = sum(plane[0] == axis for plane in chosen)
+        candidates += [(int(areas[i]), int(held[i]), used, (-axis, -int(i))) for i in np.flatnonzero(held)]
+    return candidates
+
+
+def _in_square(mask: np.ndarray, axis: int) -> np.ndarray:
+    """True where a voxel belongs to a filled 2 x 2 square of its plane across the axis."""
+    moved = np.moveaxis(mask, axis, 0)
+    square = moved[:, 1:, 1:] & moved[:, 1:, :-1] & moved[:, :-1, 1:] & moved[:, :-1, :-1]
+    result = np.zeros_like(moved)
+    for rows in (slice(1, None), slice(None, -1)):
+        for columns in (slice(1, None), slice(None, -1)):
+            result[:, rows, columns] |= square
+    return np.moveaxis(result, 0, axis)
 
 
 def roi_middle_planes(labels: np.ndarray, foreground: Iterable[int] | None = None) -> list[Plane]:
