@@ -1,0 +1,17 @@
+"""The trainers that `nnUNetv2_train -tr NAME` can name; the one module that nnU-Net scans.
+
+nnU-Net imports this file as a top-level module, asks it for an attribute with the wanted name, and
+forgets the module again. The classes live in nnunet_gmabs.trainers, so data workers and pickles find
+them there. Nothing is caught here: when an import fails, its own cause is what the user must see.
+"""
+
+from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
+from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_gmabs.trainers.variants import nnUNetTrainerMeanTeacherPaper, nnUNetTrainerSparseHalfBatch
+
+__all__ = [
+    "nnUNetTrainerMeanTeacher",
+    "nnUNetTrainerMeanTeacherPaper",
+    "nnUNetTrainerSparse",
+    "nnUNetTrainerSparseHalfBatch",
+]
