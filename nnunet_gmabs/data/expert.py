@@ -1,0 +1,208 @@
+"""Expert labels on the training grid: one file a scan, with the places of every class inside it.
+
+The file <data_identifier>_gmabs/<case>_expert.b2nd holds int16 (1, X, Y, Z), the shape of nnU-Net's <case>_seg.b2nd:
+the class that the expert drew, or the ignore label. Outside nnU-Net's nonzero mask (where its own labels are negative)
+the value v is stored as -2 - v, so that the mask is not lost and -1 stays free for the loader's padding. Its vlmeta
+"gmabs" says what the file was made from, and where each class lies; one swap replaces both.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnunet_gmabs.data.grid import TrainingGrid, labels_to_training_grid
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.files import replace_atomically, sha256
+
+if TYPE_CHECKING:
+    import blosc2
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+FORMAT = 1
+MAX_LOCATIONS = 10_000  # a class; as in nnU-Net's _sample_foreground_locations
+LOCATION_SEED = 1234
+Progress = Callable[[Sequence[str]], Iterable[str]]
+
+
+def gmabs_folder(pre: Path, data_identifier: str) -> Path:
+    """The folder of our files beside nnU-Net's data folder, which tolerates no foreign files."""
+    return Path(pre) / f"{data_identifier}_gmabs"
+
+
+def expert_file(pre: Path, data_identifier: str, identifier: str) -> Path:
+    """Where the expert labels of a scan on the training grid are."""
+    return gmabs_folder(pre, data_identifier) / f"{identifier}_expert.b2nd"
+
+
+def ensure_expert_labels(
+    pre: Path,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    dataset_json: dict[str, Any],
+    identifiers: Sequence[str],
+    progress: Progress = iter,
+) -> list[str]:
+    """Build the expert files that are missing or outdated, from gt_segmentations and nnU-Net's preprocessed scans.
+
+    Args:
+        pre: nnUNet_preprocessed/DatasetXXX_Name.
+        plans_manager: the plans the scans were preprocessed with.
+        configuration_manager: their configuration.
+        dataset_json: nnU-Net's, whose labels name the ignore label.
+        identifiers: scans to look at.
+        progress: wraps the scans that need work, for a progress bar.
+
+    Returns:
+        The identifiers whose file was built.
+
+    Raises:
+        InputError: if a scan is not preprocessed, or its labels cannot be read or do not fit.
+    """
+    builder = _ExpertBuilder(Path(pre), plans_manager, configuration_manager, dataset_json)
+    outdated = [identifier for identifier in identifiers if not builder.is_current(identifier)]
+    for identifier in progress(outdated):
+        builder.build(identifier)
+    return outdated
+
+
+def read_expert(path: Path) -> tuple[blosc2.NDArray, dict[str, Any]]:
+    """The voxels, (1, X, Y, Z) int16, memory-mapped, and the metadata of one expert file."""
+    import blosc2
+
+    mapping = {} if os.name == "nt" else {"mmap_mode": "r"}  # as nnU-Net: memory maps fail on Windows
+    array = blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1}, **mapping)
+    return array, array.schunk.vlmeta["gmabs"]
+
+
+def class_locations(metadata: dict[str, Any]) -> dict[int, np.ndarray]:
+    """For each class that is drawn (background too) at most 10,000 of its voxels, (n, 3) int32, n > 0."""
+    stored = metadata["class_locations"]
+    return {int(label): np.frombuffer(places, dtype=np.int32).reshape(-1, 3) for label, places in stored.items()}
+
+
+def labelled_identifiers(pre: Path, data_identifier: str, identifiers: Iterable[str]) -> list[str]:
+    """Those scans of which at least one voxel is drawn on the training grid, in the order given."""
+    return [i for i in identifiers if read_expert(expert_file(pre, data_identifier, i))[1]["class_locations"]]
+
+
+def decode(values: np.ndarray) -> np.ndarray:
+    """Labels as drawn (or the ignore label) from stored values: undoes -2 - v outside the nonzero mask."""
+    return np.where(values < -1, -2 - values, values)
+
+
+class _ExpertBuilder:
+    """Knows where the inputs of a data folder's expert files are, and whether a file is still right."""
+
+    def __init__(
+        self,
+        pre: Path,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict[str, Any],
+    ) -> None:
+        self.pre = pre
+        self.plans_manager = plans_manager
+        self.configuration_manager = configuration_manager
+        self.file_ending = dataset_json["file_ending"]
+        self.ignore_label = plans_manager.get_label_manager(dataset_json).ignore_label
+        self.data_identifier = configuration_manager.data_identifier
+
+    def is_current(self, identifier: str) -> bool:
+        """Whether the file exists and was made from these labels for this grid."""
+        path = expert_file(self.pre, self.data_identifier, identifier)
+        if not path.is_file():
+            return False
+        try:
+            _, metadata = read_expert(path)
+        except Exception:  # blosc2 raises many kinds for a damaged file; it is simply made again
+            return False
+        return {key: metadata.get(key) for key in self.key(identifier)} == self.key(identifier)
+
+    def key(self, identifier: str) -> dict[str, Any]:
+        """What a file depends on; equal keys mean that it need not be built again."""
+        grid = TrainingGrid.from_properties(self.properties(identifier), self.plans_manager, self.configuration_manager)
+        return {
+            "format": FORMAT,
+            "source_sha256": sha256(self.label_file(identifier)),
+            "ignore_label": self.ignore_label,
+            "spacing": list(grid.spacing),
+            "shape": list(grid.shape),
+            "box": [list(side) for side in grid.box],
+            "shape_before_crop": list(grid.shape_before_crop),
+        }
+
+    def label_file(self, identifier: str) -> Path:
+        path = self.pre / "gt_segmentations" / f"{identifier}{self.file_ending}"
+        if not path.is_file():
+            raise InputError(f"{path} is missing. Run `gmabs prepare`.")
+        return path
+
+    def properties(self, identifier: str) -> dict[str, Any]:
+        path = self.pre / self.data_identifier / f"{identifier}.pkl"
+        if not path.is_file():
+            raise InputError(f"{path} is missing: the scan is not preprocessed. Run `gmabs prepare`.")
+        with open(path, "rb") as f:
+            return pickle.load(f)
+
+    def outside(self, identifier: str) -> np.ndarray:
+        """Bool (1, X, Y, Z): outside nnU-Net's nonzero mask."""
+        import blosc2
+
+        path = self.pre / self.data_identifier / f"{identifier}_seg.b2nd"
+        if not path.is_file():
+            raise InputError(f"{path} is missing: this data was preprocessed by an old nnU-Net. Run `gmabs prepare`.")
+        return blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1})[:] < 0
+
+    def build(self, identifier: str) -> None:
+        """Make the file of one scan, and swap it in."""
+        metadata = self.key(identifier)
+        labels_orig, _ = self.plans_manager.image_reader_writer_class().read_seg(str(self.label_file(identifier)))
+        try:
+            labels = labels_to_training_grid(
+                labels_orig,
+                self.properties(identifier),
+                self.plans_manager,
+                self.configuration_manager,
+                self.ignore_label,
+            )
+        except InputError as error:
+            raise InputError(f"{self.label_file(identifier)}: {error}") from error
+        metadata["class_locations"] = _sample_locations(labels[0], self.ignore_label)
+        values = np.where(self.outside(identifier), -2 - labels, labels)
+        path = expert_file(self.pre, self.data_identifier, identifier)
+        path.parent.mkdir(exist_ok=True)
+        replace_atomically(path, lambda temporary: self._write(temporary, values, metadata))
+
+    def _write(self, path: Path, values: np.ndarray, metadata: dict[str, Any]) -> None:
+        import blosc2
+        from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
+
+        blocks, chunks = comp_blosc2_params(values.shape, tuple(self.configuration_manager.patch_size), values.itemsize)
+        array = blosc2.asarray(
+            np.ascontiguousarray(values),
+            urlpath=str(path),
+            chunks=chunks,
+            blocks=blocks,
+            cparams={"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1},
+        )
+        array.schunk.vlmeta["gmabs"] = metadata
+
+
+def _sample_locations(labels: np.ndarray, ignore_label: int | None) -> dict[str, bytes]:
+    """At most MAX_LOCATIONS voxels of each class drawn, as {class: bytes of int32 (n, 3)}."""
+    rng = np.random.default_rng(LOCATION_SEED)
+    locations = {}
+    for label in np.unique(labels):
+        if label != ignore_label:
+            flat = np.flatnonzero(labels == label)
+            if len(flat) > MAX_LOCATIONS:
+                flat = np.sort(rng.choice(flat, MAX_LOCATIONS, replace=False))
+            places = np.stack(np.unravel_index(flat, labels.shape), axis=1)
+            locations[str(int(label))] = places.astype(np.int32).tobytes()
+    return locations
