@@ -108,6 +108,9 @@ if __name__ == "__main__":
         long_description_content_type="text/markdown",
         license="Apache-2.0",
         python_requires=">=3.10",
+        # Says what is the default, but makes `pip install -e .` add this folder to sys.path, where setuptools would
+        # otherwise install an import hook that slows the start of every Python program by 11 ms (9 ms without).
+        package_dir={"": "."},
         packages=find_packages(include=["nnunet_gmabs", "nnunet_gmabs.*"]),
         package_data={"nnunet_gmabs": ["py.typed"]},
         install_requires=REQUIREMENTS,
