@@ -174,6 +174,7 @@ class _ExpertBuilder:
         except InputError as error:
             raise InputError(f"{self.label_file(identifier)}: {error}") from error
         metadata["class_locations"] = _sample_locations(labels[0], self.ignore_label)
+        metadata["voxels"] = _count_voxels(labels, self.ignore_label)
         values = np.where(self.outside(identifier), -2 - labels, labels)
         path = expert_file(self.pre, self.data_identifier, identifier)
         path.parent.mkdir(exist_ok=True)
@@ -192,6 +193,12 @@ class _ExpertBuilder:
             cparams={"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1},
         )
         array.schunk.vlmeta["gmabs"] = metadata
+
+
+def _count_voxels(labels: np.ndarray, ignore_label: int | None) -> dict[str, int]:
+    """Drawn voxels of each class, as {class: count}: the loader needs them to weigh the samples of locations."""
+    values, counts = np.unique(labels, return_counts=True)
+    return {str(v): n for v, n in zip(values.tolist(), counts.tolist(), strict=True) if v != ignore_label}
 
 
 def _sample_locations(labels: np.ndarray, ignore_label: int | None) -> dict[str, bytes]:
