@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from nnunet_gmabs.errors import InputError
 
 
 def replace_atomically(path: str | os.PathLike, write: Callable[[Path], object]) -> None:
@@ -58,3 +62,91 @@ def sha256(path: str | os.PathLike) -> str:
         while block := f.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+class Rollback:
+    """Small files as they were before a change, and the way back to them.
+
+    rollback = Rollback()
+    try:
+        rollback.remember(path)   # before every change
+        ...
+    except BaseException:
+        rollback.restore()
+        raise
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[Path, bytes | None] = {}
+        self._made_folders: list[Path] = []
+
+    def remember(self, path: Path) -> None:
+        """Keep the content of a file that is about to be changed, made or removed."""
+        if path not in self._before:
+            self._before[path] = path.read_bytes() if path.exists() else None
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder (and its parents) that goes away again if it is left empty by restore()."""
+        if not folder.is_dir():
+            self.make_folder(folder.parent)
+            folder.mkdir()
+            self._made_folders.append(folder)
+
+    def restore(self) -> None:
+        """Bring every remembered file back; as far as the disk allows, one failure does not stop the others."""
+        for path, content in self._before.items():
+            with contextlib.suppress(OSError):
+                if content is None:
+                    path.unlink(missing_ok=True)
+                elif path.read_bytes() != content:
+                    path.write_bytes(content)
+        for folder in reversed(self._made_folders):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def only_one(path: Path, doing: str) -> Iterator[None]:
+    """Hold a lock file, so that two processes do not do the same thing to the same folder.
+
+    The system lets go of the lock when the process ends, however it ends; the file is removed afterwards.
+
+    Args:
+        path: the lock file; its folder must exist.
+        doing: what is locked, for the message.
+
+    Raises:
+        InputError: if another process holds it.
+    """
+    with open(path, "a+b") as handle:
+        if not _try_to_lock(handle) or not _is_same_file(handle, path):
+            raise InputError(f"{doing} is running already ({path} is locked); wait until it has ended")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _is_same_file(handle: BinaryIO, path: Path) -> bool:
+    """False when the file was removed by its last owner between our opening and our locking it."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _try_to_lock(handle: BinaryIO) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_gmabs.data.grid import TrainingGrid, labels_to_training_grid
+from nnunet_gmabs.data.record import gmabs_folder, require_prepared_where_it_matters
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically, sha256
 
@@ -24,15 +25,22 @@ if TYPE_CHECKING:
     import blosc2
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+__all__ = [
+    "class_locations",
+    "decode",
+    "ensure_expert_labels",
+    "expert_file",
+    "expert_key",
+    "labelled_identifiers",
+    "read_expert",
+    "require_prepared_where_it_matters",
+    "write_expert",
+]
+
 FORMAT = 1
 MAX_LOCATIONS = 10_000  # a class; as in nnU-Net's _sample_foreground_locations
 LOCATION_SEED = 1234
 Progress = Callable[[Sequence[str]], Iterable[str]]
-
-
-def gmabs_folder(pre: Path, data_identifier: str) -> Path:
-    """The folder of our files beside nnU-Net's data folder, which tolerates no foreign files."""
-    return Path(pre) / f"{data_identifier}_gmabs"
 
 
 def expert_file(pre: Path, data_identifier: str, identifier: str) -> Path:
@@ -64,10 +72,10 @@ def ensure_expert_labels(
     Raises:
         InputError: if a scan is not preprocessed, or its labels cannot be read or do not fit.
     """
-    builder = _ExpertBuilder(Path(pre), plans_manager, configuration_manager, dataset_json)
-    outdated = [identifier for identifier in identifiers if not builder.is_current(identifier)]
+    folder = _Folder(Path(pre), plans_manager, configuration_manager, dataset_json)
+    outdated = [identifier for identifier in identifiers if not folder.is_current(identifier)]
     for identifier in progress(outdated):
-        builder.build(identifier)
+        folder.build(identifier)
     return outdated
 
 
@@ -96,8 +104,8 @@ def decode(values: np.ndarray) -> np.ndarray:
     return np.where(values < -1, -2 - values, values)
 
 
-class _ExpertBuilder:
-    """Knows where the inputs of a data folder's expert files are, and whether a file is still right."""
+class _Folder:
+    """Where the inputs of one data folder's expert files are, and whether a file is still right."""
 
     def __init__(
         self,
@@ -107,8 +115,7 @@ class _ExpertBuilder:
         dataset_json: dict[str, Any],
     ) -> None:
         self.pre = pre
-        self.plans_manager = plans_manager
-        self.configuration_manager = configuration_manager
+        self.managers = plans_manager, configuration_manager
         self.file_ending = dataset_json["file_ending"]
         self.ignore_label = plans_manager.get_label_manager(dataset_json).ignore_label
         self.data_identifier = configuration_manager.data_identifier
@@ -122,20 +129,9 @@ class _ExpertBuilder:
             _, metadata = read_expert(path)
         except Exception:  # blosc2 raises many kinds for a damaged file; it is simply made again
             return False
-        return {key: metadata.get(key) for key in self.key(identifier)} == self.key(identifier)
-
-    def key(self, identifier: str) -> dict[str, Any]:
-        """What a file depends on; equal keys mean that it need not be built again."""
-        grid = TrainingGrid.from_properties(self.properties(identifier), self.plans_manager, self.configuration_manager)
-        return {
-            "format": FORMAT,
-            "source_sha256": sha256(self.label_file(identifier)),
-            "ignore_label": self.ignore_label,
-            "spacing": list(grid.spacing),
-            "shape": list(grid.shape),
-            "box": [list(side) for side in grid.box],
-            "shape_before_crop": list(grid.shape_before_crop),
-        }
+        key = expert_key(sha256(self.label_file(identifier)), self.properties(identifier), *self.managers)
+        key["ignore_label"] = self.ignore_label
+        return {name: metadata.get(name) for name in key} == key
 
     def label_file(self, identifier: str) -> Path:
         path = self.pre / "gt_segmentations" / f"{identifier}{self.file_ending}"
@@ -150,49 +146,91 @@ class _ExpertBuilder:
         with open(path, "rb") as f:
             return pickle.load(f)
 
-    def outside(self, identifier: str) -> np.ndarray:
-        """Bool (1, X, Y, Z): outside nnU-Net's nonzero mask."""
-        import blosc2
-
-        path = self.pre / self.data_identifier / f"{identifier}_seg.b2nd"
-        if not path.is_file():
-            raise InputError(f"{path} is missing: this data was preprocessed by an old nnU-Net. Run `gmabs prepare`.")
-        return blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1})[:] < 0
-
     def build(self, identifier: str) -> None:
         """Make the file of one scan, and swap it in."""
-        metadata = self.key(identifier)
-        labels_orig, _ = self.plans_manager.image_reader_writer_class().read_seg(str(self.label_file(identifier)))
-        try:
-            labels = labels_to_training_grid(
-                labels_orig,
-                self.properties(identifier),
-                self.plans_manager,
-                self.configuration_manager,
-                self.ignore_label,
-            )
-        except InputError as error:
-            raise InputError(f"{self.label_file(identifier)}: {error}") from error
-        metadata["class_locations"] = _sample_locations(labels[0], self.ignore_label)
-        metadata["voxels"] = _count_voxels(labels, self.ignore_label)
-        values = np.where(self.outside(identifier), -2 - labels, labels)
+        seg_file = self.pre / self.data_identifier / f"{identifier}_seg.b2nd"
+        if not seg_file.is_file():
+            raise InputError(f"{seg_file} is missing: preprocessed by an old nnU-Net? Run `gmabs prepare`.")
         path = expert_file(self.pre, self.data_identifier, identifier)
         path.parent.mkdir(exist_ok=True)
-        replace_atomically(path, lambda temporary: self._write(temporary, values, metadata))
-
-    def _write(self, path: Path, values: np.ndarray, metadata: dict[str, Any]) -> None:
-        import blosc2
-        from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
-
-        blocks, chunks = comp_blosc2_params(values.shape, tuple(self.configuration_manager.patch_size), values.itemsize)
-        array = blosc2.asarray(
-            np.ascontiguousarray(values),
-            urlpath=str(path),
-            chunks=chunks,
-            blocks=blocks,
-            cparams={"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1},
+        replace_atomically(
+            path,
+            lambda temporary: write_expert(
+                temporary,
+                self.label_file(identifier),
+                self.properties(identifier),
+                seg_file,
+                *self.managers,
+                self.ignore_label,
+            ),
         )
-        array.schunk.vlmeta["gmabs"] = metadata
+
+
+def expert_key(
+    source_sha256: str,
+    properties: dict[str, Any],
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+) -> dict[str, Any]:
+    """What the content of an expert file depends on, as its metadata says it; equal keys mean it need not be built."""
+    grid = TrainingGrid.from_properties(properties, plans_manager, configuration_manager)
+    return {
+        "format": FORMAT,
+        "source_sha256": source_sha256,
+        "spacing": list(grid.spacing),
+        "shape": list(grid.shape),
+        "box": [list(side) for side in grid.box],
+        "shape_before_crop": list(grid.shape_before_crop),
+    }
+
+
+def write_expert(
+    path: Path,
+    label_file: Path,
+    properties: dict[str, Any],
+    seg_file: Path,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    ignore_label: int | None,
+) -> None:
+    """Write one expert file, from labels on the scan's own grid and what nnU-Net's preprocessor made of the scan.
+
+    Args:
+        path: where to write; must not exist.
+        label_file: labels on the scan's own grid.
+        properties: content of nnU-Net's <case>.pkl.
+        seg_file: nnU-Net's <case>_seg.b2nd, negative outside its nonzero mask.
+        plans_manager: the plans the scan was preprocessed with.
+        configuration_manager: their configuration.
+        ignore_label: value of voxels that are not drawn, None where every voxel is.
+
+    Raises:
+        InputError: if the labels do not fit the scan.
+    """
+    import blosc2
+    from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
+
+    managers = plans_manager, configuration_manager
+    metadata = expert_key(sha256(label_file), properties, *managers)
+    labels_orig, _ = plans_manager.image_reader_writer_class().read_seg(str(label_file))
+    try:
+        labels = labels_to_training_grid(labels_orig, properties, *managers, ignore_label)
+    except InputError as error:
+        raise InputError(f"{label_file}: {error}") from error
+    metadata["ignore_label"] = ignore_label
+    metadata["class_locations"] = _sample_locations(labels[0], ignore_label)
+    metadata["voxels"] = _count_voxels(labels, ignore_label)
+    outside = blosc2.open(urlpath=str(seg_file), mode="r", dparams={"nthreads": 1})[:] < 0
+    values = np.where(outside, -2 - labels, labels)
+    blocks, chunks = comp_blosc2_params(values.shape, tuple(configuration_manager.patch_size), values.itemsize)
+    array = blosc2.asarray(
+        np.ascontiguousarray(values),
+        urlpath=str(path),
+        chunks=chunks,
+        blocks=blocks,
+        cparams={"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1},
+    )
+    array.schunk.vlmeta["gmabs"] = metadata
 
 
 def _count_voxels(labels: np.ndarray, ignore_label: int | None) -> dict[str, int]:
