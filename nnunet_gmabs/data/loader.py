@@ -1,0 +1,85 @@
+"""Batches of two streams: patches around an expert's labels, and patches of unlabelled scans."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+
+
+class TwoStreamLoader(nnUNetDataLoader):
+    """nnU-Net's loader with labelled samples first in each batch, then unlabelled ones.
+
+    The labelled share of samples is exact over time, also where the batch is odd or 1: batch number n has
+    floor((n + 1) share B) - floor(n share B) labelled samples. Which of them are centred on foreground
+    follows nnU-Net's rule as if labelled samples alone filled its batches of B, one after the other.
+
+    Args (beside nnU-Net's):
+        unlabelled: identifiers of the unlabelled stream.
+        labelled: identifiers of the labelled stream.
+        labelled_share: in (0, 1].
+        seed: entropy for data workers, together with rank and the worker's number.
+
+    A batch is nnU-Net's dictionary and "labelled": (B,) bool.
+    """
+
+    def __init__(
+        self, *args, labelled: list[str], unlabelled: list[str], labelled_share: float, seed: tuple[int, ...], **kwargs
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.labelled, self.unlabelled = sorted(labelled), sorted(unlabelled)
+        self.labelled_share = labelled_share
+        self.seed = seed
+        self.batches_drawn = 0
+        self._labelled_before = self._labelled_after = 0
+        self._sample = 0
+        self.get_do_oversample = self._centre_on_foreground  # nnU-Net chooses its rule as an instance attribute
+
+    def set_thread_id(self, thread_id: int) -> None:
+        """Called once in each data worker: forked workers would all draw the same numbers otherwise."""
+        super().set_thread_id(thread_id)
+        for seed_generator, value in zip(
+            (torch.manual_seed, np.random.seed, random.seed),
+            np.random.SeedSequence((*self.seed, thread_id)).generate_state(3).tolist(),
+            strict=True,
+        ):
+            seed_generator(value)
+
+    def get_indices(self) -> list[str]:
+        """Identifiers of one batch, drawn with replacement: the labelled samples first."""
+        per_batch = self.batch_size * self.labelled_share
+        # a tiny addition: 3 * (1 / 3) samples are one, whatever binary fractions say
+        self._labelled_before = int(self.batches_drawn * per_batch + 1e-6)
+        self._labelled_after = int((self.batches_drawn + 1) * per_batch + 1e-6)
+        self.batches_drawn += 1
+        num_labelled = self._labelled_after - self._labelled_before
+        draw = np.random.choice
+        return [str(draw(self.labelled)) for _ in range(num_labelled)] + [
+            str(draw(self.unlabelled)) for _ in range(self.batch_size - num_labelled)
+        ]
+
+    def _centre_on_foreground(self, sample: int) -> bool:
+        """Whether a sample is centred on foreground; called by nnU-Net once before each crop, in order."""
+        self._sample = sample
+        number = self._labelled_before + sample
+        return self._is_labelled(sample) and self._oversample_last_XX_percent(number % self.batch_size)
+
+    def _is_labelled(self, sample: int) -> bool:
+        return sample < self._labelled_after - self._labelled_before
+
+    def get_bbox(self, data_shape, force_fg, class_locations, overwrite_class=None, verbose=False):
+        """nnU-Net's box around a labelled voxel; anywhere in the scan for unlabelled samples."""
+        has_ignore = self.has_ignore
+        try:
+            self.has_ignore = has_ignore and self._is_labelled(self._sample)
+            return super().get_bbox(data_shape, force_fg, class_locations, overwrite_class, verbose)
+        finally:
+            self.has_ignore = has_ignore
+
+    def generate_train_batch(self) -> dict:
+        """nnU-Net's batch and which of its samples belong to the labelled stream."""
+        batch = super().generate_train_batch()
+        batch["labelled"] = torch.tensor([self._is_labelled(i) for i in range(self.batch_size)])
+        return batch

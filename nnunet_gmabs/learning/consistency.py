@@ -1,0 +1,69 @@
+"""The unsupervised term: the student follows what the teacher says of unlabelled images."""
+
+import torch
+from torch import Tensor
+
+from nnunet_gmabs.learning.losses import (
+    masked_binary_cross_entropy,
+    masked_cross_entropy,
+    masked_dice_loss,
+    mean_squared_difference,
+    one_hot_foreground,
+)
+
+
+def to_probs(logits: Tensor, regions: bool) -> Tensor:
+    """Softmax over the class axis 1, or a sigmoid for each region; float32."""
+    return torch.sigmoid(logits.float()) if regions else torch.softmax(logits.float(), 1)
+
+
+def probability_consistency(logits: Tensor, teacher_probs: list[Tensor], regions: bool = False) -> Tensor:
+    """Mean over views of the squared difference of student's and teacher's probabilities (GM-ABS 5).
+
+    L = mean over views i of MSE(softmax(z), p_i)
+
+    Args:
+        logits: (B, C, X, Y[, Z]) of the student.
+        teacher_probs: one (B, C, X, Y[, Z]) a perturbed view.
+        regions: sigmoid instead of softmax.
+
+    Returns:
+        Scalar in the graph of logits; 0 for an empty batch.
+    """
+    probs = to_probs(logits, regions)
+    return torch.stack([mean_squared_difference(probs, view) for view in teacher_probs]).mean()
+
+
+def confident_consistency(
+    logits: Tensor, teacher_probs: list[Tensor], confidence: float, regions: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Dice + cross-entropy on the teacher's own labels where the mean of its views is sure of them.
+
+    p = mean of the views,  y = argmax p,  kept where max p > confidence
+    Ours, after FixMatch (Sohn et al., NeurIPS 2020), with a teacher and with Dice, which keeps small
+    structures from drowning in confident background.
+
+    Args:
+        logits: (B, C, X, Y[, Z]) of the student.
+        teacher_probs: one (B, C, X, Y[, Z]) a perturbed view, without gradient.
+        confidence: in [0, 1].
+        regions: each region has its own label (p > 1/2), sure where all regions are.
+
+    Returns:
+        Scalar in the graph of logits (0 where nothing is kept), and the share of voxels kept.
+    """
+    probs = torch.stack(teacher_probs).mean(0)
+    if regions:
+        labels = probs > 0.5
+        kept = torch.maximum(probs, 1 - probs).amin(1, keepdim=True) > confidence
+        cross_entropy = masked_binary_cross_entropy(logits, labels, kept, "voxels")
+        foreground = labels
+    else:
+        best, labels = probs.max(1, keepdim=True)
+        kept = best > confidence
+        cross_entropy = masked_cross_entropy(logits, labels, kept, "voxels")
+        foreground = one_hot_foreground(labels, logits.shape[1])
+    student = to_probs(logits, regions)
+    dice = masked_dice_loss(student if regions else student[:, 1:], foreground, kept, batch_dice=True)
+    share = kept.float().mean() if kept.numel() else kept.new_zeros((), dtype=torch.float32)
+    return cross_entropy + dice, share

@@ -1,0 +1,113 @@
+"""Losses that look only at voxels somebody vouches for."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SMOOTH = 1e-5  # nnU-Net's own smoothing of Dice
+
+
+def masked_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, average: str = "samples") -> Tensor:
+    """Mean cross-entropy over the voxels an expert has labelled.
+
+    L_b = - sum_v m_bv log softmax(z_bv)[y_bv] / sum_v m_bv
+    L = mean of L_b over the samples b that have labelled voxels            (GM-ABS; average="samples")
+    L = - sum_bv m_bv log softmax(z_bv)[y_bv] / sum_bv m_bv                 (nnU-Net; average="voxels")
+
+    Args:
+        logits: (B, C, X, Y[, Z]) float.
+        target: (B, 1, X, Y[, Z]) int; read only where mask is True.
+        mask: (B, 1, X, Y[, Z]) bool.
+        average: "samples" or "voxels".
+
+    Returns:
+        Scalar in the graph of logits; exactly 0 when mask is empty.
+    """
+    labels = torch.where(mask, target, 0)[:, 0].long()
+    voxel_loss = F.cross_entropy(logits.float(), labels, reduction="none") * mask[:, 0]
+    return _average(voxel_loss, mask[:, 0], average)
+
+
+def masked_binary_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, average: str = "samples") -> Tensor:
+    """masked_cross_entropy for overlapping regions: mean over labelled voxels and regions.
+
+    Args:
+        logits: (B, R, X, Y[, Z]) float, one sigmoid a region.
+        target: (B, R, X, Y[, Z]) bool or float in [0, 1].
+        mask: (B, 1, X, Y[, Z]) bool.
+        average: "samples" or "voxels".
+    """
+    voxel_loss = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
+    return _average(voxel_loss.mean(1) * mask[:, 0], mask[:, 0], average)
+
+
+def _average(voxel_loss: Tensor, mask: Tensor, average: str) -> Tensor:
+    """Mean of a loss that is 0 outside the mask: (B, X, Y[, Z]) twice -> scalar."""
+    if average == "voxels":
+        return voxel_loss.sum() / mask.sum().clamp(min=1)
+    if average != "samples":
+        raise ValueError(f"average is {average!r}; valid are 'samples' and 'voxels'")
+    counts = mask.flatten(1).sum(1)
+    per_sample = voxel_loss.flatten(1).sum(1) / counts.clamp(min=1)
+    return per_sample.sum() / (counts > 0).sum().clamp(min=1)
+
+
+def masked_dice_loss(probs: Tensor, target_one_hot: Tensor, mask: Tensor, batch_dice: bool = False) -> Tensor:
+    """1 - soft Dice over labelled voxels, a class counted only where it is drawn.
+
+    D_bk = (2 sum_v m p_k t_k + s) / (sum_v m p_k + sum_v m t_k + s),  s = 1e-5 as in nnU-Net
+    L = 1 - mean of D_bk over the pairs (b, k) with sum_v m_bv t_bkv > 0
+
+    nnU-Net itself also averages classes that no labelled voxel of a sample shows. Their Dice is
+    near 0 and carries no gradient, but it thins out the others', the more the fewer voxels are drawn.
+
+    Args:
+        probs: (B, K, X, Y[, Z]) in [0, 1], foreground classes or regions.
+        target_one_hot: (B, K, X, Y[, Z]) bool or float; read only where mask is True.
+        mask: (B, 1, X, Y[, Z]) bool.
+        batch_dice: sums run over the whole batch, as if it were one sample.
+
+    Returns:
+        Scalar in [0, 1] in the graph of probs; exactly 0 when no class is drawn.
+    """
+    axes = tuple(range(2, probs.ndim))
+    probs, target = probs.float() * mask, target_one_hot.float() * mask
+    overlap, size_probs, size_target = (probs * target).sum(axes), probs.sum(axes), target.sum(axes)
+    if batch_dice:
+        overlap, size_probs, size_target = (x.sum(0, keepdim=True) for x in (overlap, size_probs, size_target))
+    drawn = size_target > 0
+    dice = (2 * overlap + SMOOTH) / (size_probs + size_target + SMOOTH)
+    return ((1 - dice) * drawn).sum() / drawn.sum().clamp(min=1)
+
+
+def one_hot_foreground(labels: Tensor, num_classes: int) -> Tensor:
+    """(B, 1, X, Y[, Z]) int -> (B, num_classes - 1, X, Y[, Z]) bool; labels outside 1..C-1 give no True."""
+    classes = torch.arange(1, num_classes, device=labels.device).view(1, -1, *[1] * (labels.ndim - 2))
+    return labels == classes
+
+
+def mean_squared_difference(probs: Tensor, reference: Tensor) -> Tensor:
+    """Mean of (probs - reference)^2 over all entries; 0, in the graph of probs, when there are none."""
+    return (probs - reference).pow(2).sum() / max(probs.numel(), 1)
+
+
+def clip_logits(logits: Tensor, max_norm: float = 1.0) -> Tensor:
+    """Logits whose norm over the class axis 1 is at most max_norm (Wei et al., ICML 2023).
+
+    z min(1, max_norm / |z|_2): directions stay, so the argmax stays.
+    """
+    norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True)
+    return logits * (max_norm / norm.clamp(min=max_norm))
+
+
+def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """sum_i w_i L_i over the same names in both.
+
+    Raises:
+        ValueError: a term without weight, or a weight without term.
+    """
+    if terms.keys() != weights.keys():
+        raise ValueError(f"terms {sorted(terms)} and weights {sorted(weights)} differ")
+    return torch.stack([weights[name] * terms[name] for name in terms]).sum()

@@ -1,0 +1,248 @@
+"""nnUNetTrainerSparse: nnU-Net on labelled scans, every drawn voxel used and none invented."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from torch import Tensor, nn
+
+from nnunet_gmabs.config import SPARSE, GMABSConfig, resolve
+from nnunet_gmabs.data.streams import FoldScans, scans_of_fold
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.learning.gradients import gradient_norms
+from nnunet_gmabs.learning.losses import weighted_sum
+from nnunet_gmabs.learning.supervised import SupervisedLoss, labelled_mask
+from nnunet_gmabs.trainers import loaders
+from nnunet_gmabs.trainers.progress import EpochMeans
+from nnunet_gmabs.trainers.random_state import seed_everything
+from nnunet_gmabs.trainers.resumable import ResumableTrainer
+
+GRADIENT_CLIP = 12  # nnU-Net's own
+
+
+class nnUNetTrainerSparse(ResumableTrainer):
+    """The control that isolates the label repairs: nnU-Net's Dice + cross-entropy on clean sparse labels.
+
+    A training step is nnU-Net's own, with its loss taken apart: loss_terms() says what is learned from,
+    term_weights() how strongly. Subclasses add terms.
+    """
+
+    config: GMABSConfig = SPARSE
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature, which it inspects)
+    ) -> None:
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise InputError("-device cuda, but torch sees no CUDA device here; use -device cpu (or mps on a Mac)")
+        dataset_folder = Path(str(nnUNet_preprocessed), plans["dataset_name"]) if nnUNet_preprocessed.is_set() else None
+        settings, notes = resolve(type(self).config, dataset_folder)  # first: wrong settings must leave no trace
+        for name in ("teacher", "consistency"):
+            if getattr(settings, name) is None and getattr(type(self).config, name) is not None:
+                raise InputError(f"{type(self).__name__} needs the setting {name}; to go without, use another trainer")
+        plans.setdefault("continue_training", False)  # nnU-Net pops it, and only its own command sets it
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.config = settings
+        self.num_epochs = self.schedule_epochs = settings.num_epochs
+        self.num_iterations_per_epoch = settings.num_iterations_per_epoch
+        self.num_val_iterations_per_epoch = settings.num_val_iterations_per_epoch
+        self.initial_lr = settings.initial_lr
+        self.save_every = settings.save_every
+        self.epoch_means = EpochMeans()
+        for note in notes:
+            self.print_to_log_file(note)
+
+    @property
+    def entropy(self) -> tuple[int, int]:
+        """What random numbers follow from: the seed and the fold ("all" counts as 1000)."""
+        return self.config.seed, 1000 if self.fold == "all" else int(self.fold)
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done, in [0, 1]; of its first planned length when it was prolonged."""
+        return min(self.iteration / (self.schedule_epochs * self.num_iterations_per_epoch), 1.0)
+
+    # ---- set-up
+
+    def initialize(self) -> None:
+        """Refuse what is not supported, seed, and build as nnU-Net does."""
+        if self.is_ddp:
+            raise NotImplementedError(f"{type(self).__name__} runs on one GPU; leave out -num_gpus")
+        if self.is_cascaded:
+            raise NotImplementedError(
+                f"{type(self).__name__} does not train cascades ({self.configuration_name}); use 3d_fullres or 3d_lowres"
+            )
+        seed_everything(*self.entropy)
+        super().initialize()
+
+    def _set_batch_size_and_oversample(self) -> None:
+        super()._set_batch_size_and_oversample()
+        self.batch_size = max(1, round(self.batch_size * self.config.streams.batch_share))
+
+    def _build_loss(self) -> nn.Module:
+        """The supervised term over nnU-Net's deep supervision outputs with nnU-Net's weights (1, 1/2, ..., 0)."""
+        settings = self.config.supervision
+        loss = SupervisedLoss(
+            self.label_manager.ignore_label,
+            self.label_manager.has_regions,
+            self.configuration_manager.batch_dice,
+            settings.dice_weight,
+            settings.cross_entropy_weight,
+            settings.cross_entropy_average,
+        )
+        if not self.enable_deep_supervision:
+            return loss
+        weights = np.array([1 / 2**i for i in range(len(self._get_deep_supervision_scales()))])
+        if len(weights) > 1:
+            weights[-1] = 0
+        return DeepSupervisionWrapper(loss, weights / weights.sum())
+
+    # ---- data
+
+    @cached_property
+    def scans(self) -> FoldScans:
+        """The scans of this fold; builds expert files that are missing on the training grid."""
+        identifiers, labelled = loaders.labelled_scans(self)
+        splits_file = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
+        splits = []
+        if self.fold != "all":
+            if not splits_file.is_file():
+                raise InputError(f"{splits_file}: not there; run gmabs prepare, or train fold 'all'")
+            splits = load_json(str(splits_file))
+        return scans_of_fold(identifiers, labelled, splits, self.fold, str(splits_file))
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Training scans, labelled and unlabelled, and validation scans."""
+        return sorted(self.scans.labelled + self.scans.unlabelled), list(self.scans.validation)
+
+    def get_dataloaders(self):
+        """nnU-Net's augmentation and workers around the two streams."""
+        return loaders.build(self)
+
+    # ---- the objective
+
+    def loss_terms(self, image: Tensor, target: list[Tensor] | Tensor, labelled: Tensor) -> dict[str, Tensor]:
+        """Named scalars of one batch, in the graph of the network.
+
+        Args:
+            image: (B, channels, X, Y[, Z]).
+            target: nnU-Net's list over deep supervision outputs, or one tensor.
+            labelled: (B,) bool, samples of the labelled stream.
+        """
+        return {"supervised": self.loss(self.network(image), target)}
+
+    def term_weights(self) -> dict[str, float]:
+        """Weight of each term at this moment of the training."""
+        return {"supervised": 1.0}
+
+    # ---- one step
+
+    def train_step(self, batch: dict) -> dict:
+        """One optimiser step on the weighted sum of the terms, as nnU-Net makes it."""
+        image = batch["data"].to(self.device, non_blocking=True)
+        target = self._to_device(batch["target"])
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            terms = self.loss_terms(image, target, batch["labelled"].to(self.device))
+            weights = self.term_weights()
+            loss = weighted_sum(terms, weights)
+        self._log_step(terms, weights, target)
+        if self.iteration % self.num_iterations_per_epoch == 0:
+            self._log_gradients(terms, weights)
+        self._optimise(loss)
+        self.after_step()
+        self.iteration += 1
+        return {"loss": loss.detach().cpu().numpy()}
+
+    def after_step(self) -> None:
+        """Called after each optimiser step, before the iteration is counted."""
+
+    def autocast(self):
+        """nnU-Net's rule: mixed precision on CUDA only."""
+        return torch.autocast(self.device.type, enabled=self.device.type == "cuda")
+
+    def _to_device(self, target: list[Tensor] | Tensor) -> list[Tensor] | Tensor:
+        if isinstance(target, list):
+            return [t.to(self.device, non_blocking=True) for t in target]
+        return target.to(self.device, non_blocking=True)
+
+    def _optimise(self, loss: Tensor) -> None:
+        if self.grad_scaler is None:
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
+            self.optimizer.step()
+            return
+        self.grad_scaler.scale(loss).backward()
+        self.grad_scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def _log_step(self, terms: dict[str, Tensor], weights: dict[str, float], target: list[Tensor] | Tensor) -> None:
+        """Note terms, weights and labelled voxels; a term that is not finite is named."""
+        full = target[0] if isinstance(target, list) else target
+        drawn = labelled_mask(full, self.label_manager.ignore_label, self.label_manager.has_regions).float().mean()
+        # one transfer from the device for all numbers
+        *values, share = torch.stack([*(t.detach().float() for t in terms.values()), drawn]).tolist()
+        for name, value in zip(terms, values, strict=True):
+            if not math.isfinite(value):
+                message = f"the term {name!r} is {value} in epoch {self.current_epoch}, iteration {self.iteration}"
+                if self.grad_scaler is None:
+                    raise FloatingPointError(f"{message}; lower initial_lr or look for NaN in the images")
+                self.print_to_log_file(f"WARNING: {message}; mixed precision skips this step")
+        self.epoch_means.add({f"loss/{n}": v for n, v in zip(terms, values, strict=True)})
+        self.epoch_means.add({f"weight/{n}": w for n, w in weights.items()})
+        self.epoch_means.add({"share/labelled_voxels": share})
+
+    def _log_gradients(self, terms: dict[str, Tensor], weights: dict[str, float]) -> None:
+        """Once an epoch: the gradient norm of each weighted term over the supervised one's."""
+        if len(terms) < 2:
+            return
+        scale = 1.0 if self.grad_scaler is None else self.grad_scaler.get_scale()
+        norms = gradient_norms(terms, list(self.network.parameters()), scale)
+        reference = weights["supervised"] * norms.pop("supervised")
+        self.epoch_means.add(
+            {f"gradient_ratio/{n}": weights[n] * v / reference if reference else math.nan for n, v in norms.items()}
+        )
+
+    # ---- validation
+
+    @contextmanager
+    def using(self, network: nn.Module) -> Iterator[None]:
+        """Inside, nnU-Net's methods see another network as self.network."""
+        own, self.network = self.network, network
+        try:
+            yield
+        finally:
+            self.network = own
+
+    @property
+    def inference_network(self) -> nn.Module:
+        """The network that checkpoints hold for prediction."""
+        return self.network
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """nnU-Net's pseudo Dice; an epoch whose patches show no class does not spoil its moving average."""
+        super().on_validation_epoch_end(val_outputs)
+        average, mean = self.logger.get_value("ema_fg_dice", None), self.logger.get_value("mean_fg_dice", -1)
+        before = average[-2] if len(average) > 1 else math.nan
+        if math.isnan(mean) or math.isnan(before):
+            average[-1] = before if math.isnan(mean) else mean
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's final validation, with the network meant for inference."""
+        with self.using(self.inference_network):
+            super().perform_actual_validation(save_probabilities)

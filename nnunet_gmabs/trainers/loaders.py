@@ -1,0 +1,108 @@
+"""Data loaders of a trainer: nnU-Net's augmentation and workers around the two streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+
+from nnunet_gmabs.data import expert
+from nnunet_gmabs.data.dataset import SparseDataset
+from nnunet_gmabs.data.loader import TwoStreamLoader
+from nnunet_gmabs.data.transforms import for_sparse_labels
+from nnunet_gmabs.data.prepare import require_prepared_where_it_matters
+from nnunet_gmabs.errors import InputError
+
+if TYPE_CHECKING:
+    from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
+
+
+def labelled_scans(trainer: nnUNetTrainerSparse) -> tuple[list[str], list[str]]:
+    """All preprocessed scans and the labelled ones; expert files that are missing or outdated are built."""
+    folder = Path(trainer.preprocessed_dataset_folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not there; run gmabs prepare -c {trainer.configuration_name}")
+    identifiers = sorted(nnUNetDatasetBlosc2.get_identifiers(str(folder)))
+    if not identifiers:
+        raise InputError(f"{folder}: holds no .b2nd scan; preprocess again with gmabs prepare (nnunetv2 >= 2.8.1)")
+    managers = trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json
+    require_prepared_where_it_matters(folder.parent, *managers)
+    expert.ensure_expert_labels(folder.parent, *managers, identifiers)
+    return identifiers, expert.labelled_identifiers(folder.parent, folder.name, identifiers)
+
+
+def build(trainer: nnUNetTrainerSparse):
+    """Training and validation augmenters; each has drawn its first batch, as in nnU-Net."""
+    patch_size = trainer.configuration_manager.patch_size
+    scales = trainer._get_deep_supervision_scales()
+    rotation, dummy_2d, initial_patch_size, mirror_axes = (
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    )
+    labels = trainer.label_manager
+    common = {"foreground_labels": labels.foreground_labels, "ignore_label": labels.ignore_label}
+    training = trainer.get_training_transforms(
+        patch_size,
+        rotation,
+        None,  # deep supervision and regions come last, in for_sparse_labels
+        mirror_axes,
+        dummy_2d,
+        use_mask_for_norm=trainer.configuration_manager.use_mask_for_norm,
+        **common,
+    )
+    validation = trainer.get_validation_transforms(None, **common)
+    scans, share = trainer.scans, trainer.config.streams.labelled_share
+    unlabelled = scans.unlabelled
+    if share < 1 and not unlabelled:
+        trainer.print_to_log_file("no unlabelled scan: the unlabelled stream draws from the labelled scans, anywhere")
+        unlabelled = scans.labelled
+    trainer.print_to_log_file(
+        f"{len(scans.labelled)} labelled scans, {len(scans.unlabelled)} unlabelled ones"
+        f"{'' if share < 1 else ' (not used)'}, validation on {len(scans.validation)} labelled ones"
+        f"{', which are also trained on' if set(scans.validation) & set(scans.labelled) else ''}"
+    )
+    regions = labels.foreground_regions if labels.has_regions else None
+    loaders = [
+        TwoStreamLoader(
+            SparseDataset(trainer.preprocessed_dataset_folder, sorted({*labelled, *others}), labels),
+            trainer.batch_size,
+            size,
+            patch_size,
+            labels,
+            oversample_foreground_percent=trainer.oversample_foreground_percent,
+            transforms=for_sparse_labels(pipeline, labels.ignore_label, scales, regions),
+            labelled=labelled,
+            unlabelled=others,
+            labelled_share=part,
+            seed=(*trainer.entropy, trainer.local_rank, trainer.current_epoch, number),
+        )
+        for number, (labelled, others, part, size, pipeline) in enumerate(
+            [
+                (scans.labelled, unlabelled if share < 1 else [], share, initial_patch_size, training),
+                (scans.validation, [], 1.0, patch_size, validation),
+            ]
+        )
+    ]
+    augmenters = [_augment(loader, trainer, divisor) for loader, divisor in zip(loaders, (1, 2), strict=True)]
+    for augmenter in augmenters:
+        next(augmenter)
+    return tuple(augmenters)
+
+
+def _augment(loader: TwoStreamLoader, trainer: nnUNetTrainerSparse, divisor: int):
+    """nnU-Net's own choice of worker processes and buffers."""
+    processes = get_allowed_n_proc_DA()
+    if processes == 0:
+        return SingleThreadedAugmenter(loader, None)
+    return NonDetMultiThreadedAugmenter(
+        data_loader=loader,
+        transform=None,
+        num_processes=max(1, processes // divisor),
+        num_cached=max(6 // divisor, processes // (2 * divisor)),
+        seeds=None,  # the loader seeds each worker itself
+        pin_memory=trainer.device.type == "cuda",
+        wait_time=0.002,
+    )

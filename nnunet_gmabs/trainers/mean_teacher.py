@@ -1,0 +1,138 @@
+"""nnUNetTrainerMeanTeacher: the student also learns from its own moving average, on unlabelled scans."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import numpy as np
+import torch
+from nnunetv2.utilities.collate_outputs import collate_outputs
+from torch import Tensor, nn
+
+from nnunet_gmabs.config import MEAN_TEACHER, ConsistencyConfig, GMABSConfig, TeacherConfig
+from nnunet_gmabs.learning import perturb
+from nnunet_gmabs.learning.consistency import confident_consistency, probability_consistency, to_probs
+from nnunet_gmabs.learning.ema import teacher_decay, update_teacher
+from nnunet_gmabs.learning.schedules import sigmoid_rampup
+from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
+from nnunet_gmabs.trainers.resumable import unwrap
+
+
+class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
+    """L = L_supervised + w r(progress / ramp_end) L_consistency, r the sigmoid ramp.
+
+    Half of each batch is unlabelled. There the teacher sees two perturbed copies, noise and gamma, and the
+    student learns what it makes of them (learning/consistency.py). After each step the teacher moves towards
+    the student (learning/ema.py).
+    """
+
+    config: GMABSConfig = MEAN_TEACHER
+
+    @property
+    def consistency_settings(self) -> ConsistencyConfig:
+        """Settings of the unsupervised term."""
+        assert self.config.consistency is not None
+        return self.config.consistency
+
+    def initialize(self) -> None:
+        """Build the student as nnU-Net does, and a teacher that starts as its copy."""
+        super().initialize()
+        self.perturbations = torch.Generator(self.device)
+        self.perturbations.manual_seed(self.config.seed)
+        self.teacher_module = deepcopy(unwrap(self.network)).requires_grad_(False).eval()
+        compiled = self._do_i_compile()
+        self.teacher: nn.Module = torch.compile(self.teacher_module) if compiled else self.teacher_module
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Student and teacher."""
+        return {**super().networks(), "teacher": self.teacher_module}
+
+    @property
+    def inference_network(self) -> nn.Module:
+        """Teacher or student, by setting."""
+        return self.teacher if self.config.inference_network == "teacher" else self.network
+
+    # ---- the objective
+
+    def loss_terms(self, image: Tensor, target: list[Tensor] | Tensor, labelled: Tensor) -> dict[str, Tensor]:
+        """Supervised term on what is drawn, consistency on the unlabelled samples."""
+        output = self.network(image)
+        full = output[0] if self.enable_deep_supervision else output
+        consistency = self.consistency(full[~labelled], image[~labelled])
+        return {"supervised": self.loss(output, target), "consistency": consistency}
+
+    def term_weights(self) -> dict[str, float]:
+        """The consistency ramps up with the training's progress."""
+        settings = self.consistency_settings
+        ramp = sigmoid_rampup(self.progress / settings.ramp_end)
+        return {**super().term_weights(), "consistency": settings.weight * ramp}
+
+    def consistency(self, logits: Tensor, image: Tensor) -> Tensor:
+        """The unsupervised term for the student's logits of unlabelled images."""
+        settings, regions = self.consistency_settings, self.label_manager.has_regions
+        if not len(image):
+            return logits.sum() * 0.0
+        views = self.teacher_views(image)
+        if settings.form == "mse":
+            return probability_consistency(logits, views, regions)
+        loss, kept = confident_consistency(logits, views, settings.confidence, regions)
+        self.epoch_means.add({"share/confident_voxels": float(kept)})
+        return loss
+
+    @torch.no_grad()
+    def teacher_views(self, image: Tensor) -> list[Tensor]:
+        """The teacher's probabilities for a noisy and a gamma-transformed copy: two (B, C, X, Y[, Z])."""
+        settings = self.consistency_settings
+        noise = perturb.draw_noise(image, settings.noise_sd, settings.noise_limit, self.perturbations)
+        log_gamma = perturb.draw_log_gamma(image, settings.log_gamma_limit, self.perturbations)
+        both = torch.cat([perturb.apply_noise(image, noise), perturb.apply_gamma(image, log_gamma)])
+        output = self.teacher(both)
+        full = output[0] if self.enable_deep_supervision else output
+        return list(to_probs(full, self.label_manager.has_regions).chunk(2))
+
+    def after_step(self) -> None:
+        """The teacher follows the student."""
+        assert isinstance(self.config.teacher, TeacherConfig)
+        decay = teacher_decay(self.iteration, self.config.teacher.max_decay)
+        update_teacher(self.teacher_module, unwrap(self.network), decay)
+
+    # ---- validation: nnU-Net's pseudo Dice for both networks
+
+    def validation_step(self, batch: dict) -> dict:
+        """nnU-Net's outputs for the inference network, and the other network's counts."""
+        other = self.network if self.inference_network is self.teacher else self.teacher
+        targets = batch["target"]
+        copy = [t.clone() for t in targets] if isinstance(targets, list) else targets.clone()
+        with self.using(other):
+            counts = super().validation_step({**batch, "target": copy})  # nnU-Net writes into the target
+        with self.using(self.inference_network):
+            result = super().validation_step(batch)
+        return {**result, **{f"other_{name}": counts[name] for name in ("tp_hard", "fp_hard", "fn_hard")}}
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """nnU-Net's log for the inference network; both pseudo Dice for ours."""
+        sums = {k: np.sum(v, 0) for k, v in collate_outputs(val_outputs).items() if k.startswith("other_")}
+        super().on_validation_epoch_end(val_outputs)
+        with np.errstate(invalid="ignore"):
+            other = (
+                2 * sums["other_tp_hard"] / (2 * sums["other_tp_hard"] + sums["other_fp_hard"] + sums["other_fn_hard"])
+            )
+        names = ("teacher", "student") if self.config.inference_network == "teacher" else ("student", "teacher")
+        own = self.logger.get_value("mean_fg_dice", -1)
+        other_mean = float(np.nanmean(other)) if np.isfinite(other).any() else float("nan")
+        self._pseudo_dice = dict(zip(names, (float(own), other_mean), strict=True))
+
+    def epoch_summary(self) -> dict[str, float]:
+        """Pseudo Dice of teacher and student on the validation scans' labelled voxels."""
+        return {f"pseudo_dice/{name}": value for name, value in self._pseudo_dice.items()}
+
+    # ---- checkpoints
+
+    def state(self) -> dict:
+        """Also where the perturbations' generator stands."""
+        return {**super().state(), "perturbations": self.perturbations.get_state()}
+
+    def load_state(self, state: dict) -> None:
+        """Counterpart of state()."""
+        super().load_state(state)
+        self.perturbations.set_state(state["perturbations"].cpu())
