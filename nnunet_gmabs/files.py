@@ -92,6 +92,11 @@ class Rollback:
             folder.mkdir()
             self._made_folders.append(folder)
 
+    def forget(self) -> None:
+        """Keep the changes made so far, whatever happens later."""
+        self._before.clear()
+        self._made_folders.clear()
+
     def restore(self) -> None:
         """Bring every remembered file back; as far as the disk allows, one failure does not stop the others."""
         for path, content in self._before.items():

@@ -1,0 +1,103 @@
+"""nnU-Net's plans of a data set: kept once they exist, made with nnU-Net's own planners otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_gmabs.errors import InputError
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+logger = logging.getLogger(__name__)
+DEFAULT_PLANNER = "ExperimentPlanner"
+
+
+def find_planner(name: str) -> type:
+    """nnU-Net's planner class of that name.
+
+    Raises:
+        InputError: if nnU-Net has none.
+    """
+    import nnunetv2
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    folder = os.path.join(nnunetv2.__path__[0], "experiment_planning")
+    planner = recursive_find_python_class(folder, name, "nnunetv2.experiment_planning")
+    if planner is None:
+        raise InputError(f"-pl {name}: nnU-Net has no planner of that name; the default is {DEFAULT_PLANNER}")
+    return planner
+
+
+def default_plans_name(planner: type) -> str:
+    """The name that a planner gives its plans when nobody asks for another."""
+    import inspect
+
+    return inspect.signature(planner).parameters["plans_name"].default
+
+
+def make_plans(pre: Path, planner: type, plans_name: str) -> PlansManager:
+    """Run one of nnU-Net's planners; it writes <plans_name>.json and dataset.json into the preprocessed folder."""
+    with planner_environment():
+        planner(Path(pre).name, plans_name=plans_name).plan_experiment()
+    return load_plans(pre, plans_name)
+
+
+def load_plans(pre: Path, plans_name: str) -> PlansManager:
+    """Plans that exist.
+
+    Raises:
+        InputError: if they do not, or cannot be used.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    path = Path(pre) / f"{plans_name}.json"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run `gmabs prepare` (plans there: {', '.join(plans_in(pre)) or 'none'})")
+    try:
+        plans = PlansManager(str(path))
+        plans.available_configurations, plans.transpose_forward, plans.plans_name  # noqa: B018 - they are read
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not usable ({error!r}); remove it and run `gmabs prepare`") from error
+    return plans
+
+
+def plans_in(pre: Path) -> list[str]:
+    """Names of the plans in a preprocessed folder."""
+    return sorted(path.stem for path in Path(pre).glob("*Plans*.json"))
+
+
+@contextlib.contextmanager
+def planner_environment() -> Iterator[None]:
+    """What nnU-Net's planner prints goes to the log; and nnUNet_n_proc_DA=0 does not stop it.
+
+    The planner takes that number, which is right for training without worker processes, for a number of threads,
+    of which torch wants at least one.
+    """
+    before = os.environ.get("nnUNet_n_proc_DA")
+    if before == "0":
+        os.environ["nnUNet_n_proc_DA"] = "1"
+    try:
+        with quiet():
+            yield
+    finally:
+        if before is not None:
+            os.environ["nnUNet_n_proc_DA"] = before
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Send to the log (level debug) what nnU-Net prints."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        if printed.getvalue().strip():
+            logger.debug("%s", printed.getvalue().rstrip())

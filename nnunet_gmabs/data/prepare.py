@@ -1,0 +1,345 @@
+"""From nnU-Net's raw files to data that can be trained on: verify, label the unlabelled, plan, preprocess, split.
+
+Nothing is written before everything has been verified; what fails later puts changed files back. A second run
+rebuilds only what changed since the first.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder, raw_root
+from nnunet_gmabs.data import fingerprint, planning, splits
+from nnunet_gmabs.data.build import Built, DataFolder
+from nnunet_gmabs.data.cases import Case, check_dataset_json, check_splits, find_cases, preprocessed_folder
+from nnunet_gmabs.data.cpu_plans import CPU_PLANS, make_cpu_plans
+from nnunet_gmabs.data.expert import labelled_identifiers
+from nnunet_gmabs.data.record import (
+    all_records,
+    read_record,
+    record_file,
+    require_prepared_where_it_matters,
+    uses_fingerprint_intensities,
+)
+from nnunet_gmabs.data.unlabelled import apply_changes, plan_changes, with_made_labels
+from nnunet_gmabs.data.verify import Facts, classes_never_labelled, labelled_scans, verify_cases
+from nnunet_gmabs.data.workers import Workers
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.files import Rollback, only_one, replace_atomically, sha256, write_json
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+__all__ = ["PrepareOptions", "Prepared", "prepare", "require_prepared_where_it_matters"]
+
+logger = logging.getLogger(__name__)
+DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # nnU-Net's own
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What `gmabs prepare` is asked for.
+
+    Attributes:
+        dataset: ID or name of a data set under nnUNet_raw.
+        configurations: names; empty means those that nnU-Net preprocesses, as far as the plans have them.
+        plans: name of the plans; None means the planner's default.
+        planner: name of nnU-Net's planner class.
+        cpu: also make small plans for training on a CPU.
+        processes: scans at the same time; None means nnU-Net's default, at most one for each core.
+        replan: make fingerprint and plans again, and rebuild what they change.
+    """
+
+    dataset: str
+    configurations: tuple[str, ...] = ()
+    plans: str | None = None
+    planner: str = planning.DEFAULT_PLANNER
+    cpu: bool = False
+    processes: int | None = None
+    replan: bool = False
+
+
+@dataclass
+class Prepared:
+    """What `gmabs prepare` did.
+
+    Attributes:
+        raw: the raw data set.
+        pre: the preprocessed data set.
+        plans: names of the plans, the small ones last.
+        labelled: scans with labels, sorted.
+        unlabelled: all others.
+        folders: for each data identifier which scans were built, kept and removed.
+    """
+
+    raw: Path
+    pre: Path
+    plans: list[str] = field(default_factory=list)
+    labelled: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+    folders: dict[str, Built] = field(default_factory=dict)
+
+
+def prepare(options: PrepareOptions, say: Callable[[str], None] = logger.info) -> Prepared:
+    """Prepare a data set, or bring a prepared one up to date.
+
+    Args:
+        options: what to do.
+        say: gets one line for each thing worth knowing.
+
+    Raises:
+        InputError: if something is wrong with the data or the disk; files are as they were.
+    """
+    raw = RawFolder(find_raw_folder(options.dataset))
+    if raw.folder.resolve().parent != raw_root().resolve():
+        raise InputError(f"-d {options.dataset}: not under nnUNet_raw ({raw_root()}), where nnU-Net looks for it")
+    check_dataset_json(raw)
+    pre = preprocessed_folder(raw.folder)
+    rollback = Rollback()
+    try:
+        rollback.make_folder(pre)
+        with only_one(pre / ".gmabs_prepare.lock", f"gmabs prepare for {raw.folder.name}"):
+            with Workers(_processes(options)) as workers:
+                return _Preparation(raw, pre, options, say, rollback, workers).run()
+    except BaseException as error:
+        rollback.restore()
+        if isinstance(error, OSError) and error.errno in NO_ACCESS:
+            raise InputError(f"{error.filename or pre}: {error.strerror}; make the folder writable") from error
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise InputError(f"{error.filename or pre}: {error.strerror}; make room and run again") from error
+        raise
+
+
+class _Preparation:
+    """One run, step by step; the order of the steps is that of run()."""
+
+    def __init__(
+        self,
+        raw: RawFolder,
+        pre: Path,
+        options: PrepareOptions,
+        say: Callable[[str], None],
+        rollback: Rollback,
+        workers: Workers,
+    ) -> None:
+        self.raw, self.pre, self.options, self.say = raw, pre, options, say
+        self.rollback, self.workers = rollback, workers
+        self.planner = planning.find_planner(options.planner)
+        self.own_splits = {record.get("splits_sha256") for record in all_records(pre)}
+
+    def run(self) -> Prepared:
+        cases, facts, labelled = self.verify()
+        cases = self.complete_raw(cases, facts)
+        plans = self.plan(cases)
+        folders = self.choose_folders(plans)
+        without_ignore = fingerprint.is_without_ignore(self.pre)
+        if not without_ignore and self.raw.ignore_label is not None:
+            self.refuse_stock_fingerprint(folders)
+        self.update_dataset_json()
+        result = Prepared(self.raw.folder, self.pre, [p.plans_name for p in plans])
+        for folder in folders:
+            folder.check_foreign_files()
+        for folder in folders:
+            self.rollback.forget()  # from here on scans are being built, and they need the files as they are now
+            result.folders[folder.data_identifier] = folder.update(
+                cases, facts, self.raw.dataset_json, without_ignore, self.workers
+            )
+            self.say(_summary(folder, result.folders[folder.data_identifier]))
+        result.labelled = labelled_identifiers(self.pre, folders[0].data_identifier, labelled)
+        self.report_lost(labelled, result.labelled)
+        result.unlabelled = sorted({case.identifier for case in cases} - set(result.labelled))
+        self.say(f"{len(result.labelled)} labelled scans, {len(result.unlabelled)} unlabelled")
+        self.split(result.labelled, folders)
+        return result
+
+    def verify(self) -> tuple[list[Case], dict[str, Facts], list[str]]:
+        """All checks that need nothing but the raw data set; writes nothing."""
+        cases = find_cases(self.raw)
+        known: dict[str, list[Facts]] = {}
+        for record in all_records(self.pre):
+            for identifier, entry in record["cases"].items():
+                values = {name: entry[name] for name in Facts.__dataclass_fields__}
+                known.setdefault(identifier, []).append(Facts(**values))
+        facts = verify_cases(self.raw, cases, known, self.workers)
+        self.is_new = {case.identifier for case in cases} - set(known)
+        ignore_label = plan_changes(self.raw, cases, facts).ignore_label
+        labelled = labelled_scans(cases, facts, ignore_label)
+        if not labelled:
+            raise InputError(
+                f"{self.raw.folder / 'labelsTr'}: no scan has a label; draw at least one plane in one scan and save "
+                f"it there as <scan>{self.raw.file_ending}"
+            )
+        if not any(value not in (0, ignore_label) for i in labelled for value in facts[i].labels):
+            raise InputError(f"{self.raw.folder / 'labelsTr'}: all labels are background; draw a plane with foreground")
+        for name in classes_never_labelled(self.raw, facts, labelled):
+            self.say(f"warning: class {name} is labelled in no scan, so it cannot be learned")
+        self.check_users_splits([case.identifier for case in cases], labelled)
+        return cases, facts, labelled
+
+    def check_users_splits(self, scans: Sequence[str], labelled: Sequence[str]) -> None:
+        """Raise InputError if splits that the user made are wrong, or if there are two different ones."""
+        theirs, ours = self.raw.folder / splits.NAME, splits.splits_file(self.pre)
+        for path in (theirs, ours):
+            if path.is_file() and not self.is_own(path):
+                check_splits(path, scans, labelled)
+        if theirs.is_file() and ours.is_file() and not self.is_own(ours) and not splits.agree(theirs, ours):
+            raise InputError(f"{ours}: differs from {theirs}; remove the one that you do not want")
+
+    def is_own(self, path: Path) -> bool:
+        """Whether `gmabs prepare` wrote these splits, and nobody has changed them since."""
+        return sha256(path) in self.own_splits
+
+    def complete_raw(self, cases: list[Case], facts: dict[str, Facts]) -> list[Case]:
+        """Label files for unlabelled scans, dataset.json, and nnU-Net's own verification of the result."""
+        changes = plan_changes(self.raw, cases, facts)
+        if changes.dataset_json and self.raw.ignore_label is None and changes.ignore_label is not None:
+            self.say(
+                f'dataset.json gets "ignore": {changes.ignore_label}, for scans without labels. Scans with labels '
+                "count as drawn everywhere; if 0 also means not drawn in them, stop and run `gmabs import` first"
+            )
+        apply_changes(self.raw, changes, self.rollback, self.workers)
+        self.raw = RawFolder(self.raw.folder)
+        if self.is_new:
+            self.verify_with_nnunet()
+        return with_made_labels(cases, facts, self.raw.ignore_label)
+
+    def verify_with_nnunet(self) -> None:
+        """nnU-Net's own check; ours should have caught everything before."""
+        from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+        try:
+            with planning.quiet():
+                verify_dataset_integrity(str(self.raw.folder), self.workers.processes)
+        except (AssertionError, RuntimeError) as error:
+            raise InputError(f"{self.raw.folder}: nnU-Net's verification fails: {error}") from error
+
+    def plan(self, cases: list[Case]) -> list[PlansManager]:
+        """Fingerprint and plans: kept where they exist, unless asked to replan."""
+        options = self.options
+        cpu = options.cpu or options.plans == CPU_PLANS
+        asked = None if options.plans == CPU_PLANS else options.plans
+        name = asked or planning.default_plans_name(self.planner)
+        for path in (fingerprint.fingerprint_file(self.pre), self.plans_file(name), self.plans_file(CPU_PLANS)):
+            self.rollback.remember(path)
+        self.rollback.remember(self.pre / "dataset.json")
+        self.take_over_raw_splits()
+        if options.replan or not fingerprint.fingerprint_file(self.pre).is_file():
+            with planning.quiet():
+                fingerprint.extract_fingerprint(
+                    self.pre, cases, self.raw.ignore_label, self.raw.dataset_json, self.workers
+                )
+        plans = []
+        if options.replan or not self.plans_file(name).is_file():
+            plans.append(planning.make_plans(self.pre, self.planner, name))
+            self.say(f"planned: {self.plans_file(name)}")
+        else:
+            plans.append(planning.load_plans(self.pre, name))
+            self.say(f"kept: {self.plans_file(name)} (--replan makes fingerprint and plans again)")
+        if cpu:
+            if options.replan or not self.plans_file(CPU_PLANS).is_file():
+                with planning.planner_environment():
+                    make_cpu_plans(self.pre, plans[0])
+                self.say(f"planned for a CPU: {self.plans_file(CPU_PLANS)}")
+            plans.append(planning.load_plans(self.pre, CPU_PLANS))
+        return plans
+
+    def plans_file(self, name: str) -> Path:
+        return self.pre / f"{name}.json"
+
+    def take_over_raw_splits(self) -> None:
+        """A user's splits_final.json in the raw data set goes where nnU-Net's trainers look."""
+        theirs, ours = self.raw.folder / splits.NAME, splits.splits_file(self.pre)
+        if theirs.is_file() and (not ours.is_file() or self.is_own(ours)) and not self.is_own(theirs):
+            self.rollback.remember(ours)
+            content = theirs.read_bytes()
+            replace_atomically(ours, lambda temporary: temporary.write_bytes(content))
+
+    def choose_folders(self, plans: list[PlansManager]) -> list[DataFolder]:
+        """The data folders to bring up to date; plans that share one name it once."""
+        folders: dict[str, DataFolder] = {}
+        for plan in plans:
+            names = self.options.configurations or [
+                name for name in DEFAULT_CONFIGURATIONS if name in plan.available_configurations
+            ]
+            for name in names:
+                folder = DataFolder(self.pre, plan, name)
+                known = folders.setdefault(folder.data_identifier, folder)
+                if known.key != folder.key:
+                    raise InputError(
+                        f"{self.plans_file(plan.plans_name)}: {name} shares {folder.data_identifier} with "
+                        f"{known.plans_manager.plans_name}, but would preprocess it differently; use --replan"
+                    )
+        return list(folders.values())
+
+    def refuse_stock_fingerprint(self, folders: list[DataFolder]) -> None:
+        """Raise InputError if intensities of ignored voxels would be normalised by."""
+        if any(uses_fingerprint_intensities(folder.configuration_manager) for folder in folders):
+            raise InputError(
+                f"{fingerprint.fingerprint_file(self.pre)}: made by stock nnU-Net, which counts ignored voxels as "
+                "foreground; CT would be normalised by wrong intensities. Use --replan, which makes fingerprint, "
+                "plans and data again"
+            )
+
+    def update_dataset_json(self) -> None:
+        """nnU-Net's copy of dataset.json in the preprocessed folder follows the raw one."""
+        path = self.pre / "dataset.json"
+        content = (self.raw.folder / "dataset.json").read_bytes()
+        if not path.is_file() or path.read_bytes() != content:
+            replace_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+    def report_lost(self, labelled: Sequence[str], on_training_grid: Sequence[str]) -> None:
+        """Name scans whose labels all lie outside what nnU-Net keeps of them."""
+        for identifier in sorted(set(labelled) - set(on_training_grid)):
+            self.say(
+                f"warning: {identifier}: every label lies outside the box of non-zero voxels that nnU-Net keeps, "
+                "so the scan counts as unlabelled"
+            )
+
+    def split(self, labelled: list[str], folders: list[DataFolder]) -> None:
+        """Make splits_final.json over the labelled scans, or bring our own up to date; a user's is left alone."""
+        path = splits.splits_file(self.pre)
+        if path.is_file() and not self.is_own(path):
+            self.say(f"kept: {path} (yours)")
+            return
+        folds = splits.update_folds(splits.read_folds(path), labelled) if path.is_file() else None
+        if folds is None:
+            folds = splits.make_folds(labelled)
+            self.say(f"made: {path}, {len(folds)} folds over the {len(labelled)} labelled scans")
+        if len(labelled) < splits.FOLDS:
+            self.say(
+                f"only {len(labelled)} scans are labelled: every fold trains and validates on all of them, "
+                "so its validation says nothing about other scans"
+            )
+        if not path.is_file() or folds != splits.read_folds(path):
+            write_json(path, folds)
+        for folder in folders:
+            record = read_record(self.pre, folder.data_identifier)
+            if record["splits_sha256"] != sha256(path):
+                write_json(record_file(self.pre, folder.data_identifier), record | {"splits_sha256": sha256(path)})
+
+
+def _processes(options: PrepareOptions) -> int:
+    if options.processes is not None:
+        if options.processes < 1:
+            raise InputError(f"-np {options.processes}: must be 1 or more")
+        return options.processes
+    from nnunetv2.configuration import default_num_processes
+
+    return max(1, min(default_num_processes, os.cpu_count() or 1))
+
+
+def _summary(folder: DataFolder, built: Built) -> str:
+    if not built.built and not built.removed:
+        return f"{folder.path.name}: nothing to do, {len(built.kept)} scans are up to date"
+    parts: list[Any] = [f"{len(built.built)} built", f"{len(built.kept)} kept"]
+    if built.removed:
+        parts.append(f"{len(built.removed)} removed ({', '.join(built.removed)})")
+    return f"{folder.path.name}: {', '.join(parts)}"

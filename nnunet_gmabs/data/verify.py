@@ -1,0 +1,264 @@
+"""Every scan is checked before anything is written: readable, on one grid, and with labels that dataset.json knows.
+
+nnU-Net's own check only warns about origin and direction, and a truncated .nii.gz is read without complaint by
+SimpleITK, which fills up with zeros or worse. All of that is an error here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.data.cases import Case
+from nnunet_gmabs.data.workers import Workers
+from nnunet_gmabs.errors import InputError
+
+SHOWN_ERRORS = 10
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What reading one scan told; stored in prepared.json, so that an unchanged scan is not read again.
+
+    Attributes:
+        images: name, size and time of each image file.
+        image_hash: hash of voxels and geometry; equal hashes are the same scan.
+        label_sha256: hash of the label file, None without one.
+        labels: the values in the label file, sorted.
+    """
+
+    images: list[list[Any]]
+    image_hash: str
+    label_sha256: str | None
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class _Job:
+    case: Case
+    channels: int
+    known_labels: frozenset[int]
+    dataset_json: dict[str, Any]
+
+
+def verify_cases(raw: RawFolder, cases: Sequence[Case], known: dict[str, Facts], workers: Workers) -> dict[str, Facts]:
+    """Check all scans, and the data set as a whole.
+
+    Args:
+        raw: the data set.
+        cases: its scans.
+        known: facts of earlier runs by identifier; a scan of which one still holds is not read again.
+        workers: read the others.
+
+    Returns:
+        Facts of every scan, by identifier.
+
+    Raises:
+        InputError: naming up to ten files that are wrong, each with its cure.
+    """
+    facts = {case.identifier: f for case in cases for f in known.get(case.identifier, []) if _unchanged(case, f)}
+    jobs = [
+        _Job(case, len(raw.dataset_json["channel_names"]), frozenset(raw.label_values), raw.dataset_json)
+        for case in cases
+        if case.identifier not in facts
+    ]
+    errors = {}
+    for job, result in workers.map(_check_case, jobs, "Checking scans"):
+        if isinstance(result, str):
+            errors[job.case.identifier] = result
+        else:
+            facts[job.case.identifier] = result
+    for case in cases:  # dataset.json may have changed since an unchanged scan was read
+        if case.identifier in facts and not case.made:
+            error = _unknown_labels(case.label_file, facts[case.identifier].labels, raw.label_values)
+            errors |= {case.identifier: error} if error else {}
+    messages = [errors[identifier] for identifier in sorted(errors)] or _same_scan_twice(facts)
+    if messages:
+        more = [f"... and {len(messages) - SHOWN_ERRORS} more"] if len(messages) > SHOWN_ERRORS else []
+        raise InputError("\n".join(messages[:SHOWN_ERRORS] + more))
+    return facts
+
+
+def labelled_scans(cases: Iterable[Case], facts: dict[str, Facts], ignore_label: int | None) -> list[str]:
+    """Identifiers of the scans in which at least one voxel is drawn."""
+    return [case.identifier for case in cases if not case.made and set(facts[case.identifier].labels) - {ignore_label}]
+
+
+def classes_never_labelled(raw: RawFolder, facts: dict[str, Facts], labelled: Iterable[str]) -> list[str]:
+    """Names of classes (with their value) that no voxel of any labelled scan shows."""
+    drawn = {value for identifier in labelled for value in facts[identifier].labels}
+    missing = []
+    for name, value in raw.labels.items():
+        if name != "ignore" and not drawn & set(value if isinstance(value, list) else [value]):
+            missing.append(f"{name} ({value})")
+    return missing
+
+
+def _unchanged(case: Case, facts: Facts) -> bool:
+    return facts.label_sha256 == case.label_sha256 and facts.images == case.image_stamps()
+
+
+def _check_case(job: _Job) -> Facts | str:
+    """Facts of one scan, or what is wrong with it (in a worker)."""
+    try:
+        return _read_case(job)
+    except InputError as error:
+        return str(error)
+
+
+def _read_case(job: _Job) -> Facts:
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    case = job.case
+    stamps = case.image_stamps()
+    for path in (*case.image_files, *([case.label_file] if case.label_sha256 else [])):
+        _check_gzip(path)
+    try:
+        reader = determine_reader_writer_from_dataset_json(job.dataset_json, str(case.image_files[0]), verbose=False)()
+    except RuntimeError as error:
+        raise InputError(f"{case.image_files[0]}: no reader of nnU-Net can open it; export it again") from error
+    channels = [_read(reader.read_images, (str(path),), path) for path in case.image_files]
+    first, geometry = channels[0]
+    for path, (array, other) in zip(case.image_files[1:], channels[1:], strict=True):
+        _check_same_grid(path, array.shape, other, case.image_files[0], first.shape, geometry)
+    image = np.concatenate([array for array, _ in channels])
+    _check_image(case, image, job.channels)
+    labels: list[int] = []
+    if case.label_sha256:
+        array, label_geometry = _read(reader.read_seg, str(case.label_file), case.label_file)
+        _check_same_grid(
+            case.label_file, array.shape, label_geometry, case.image_files[0], (1, *image.shape[1:]), geometry
+        )
+        labels = _label_values(case.label_file, array)
+        error = None if case.made else _unknown_labels(case.label_file, labels, job.known_labels)
+        if error:
+            raise InputError(error)
+    return Facts(stamps, _image_hash(image, geometry), case.label_sha256, labels)
+
+
+def _read(read: Any, argument: Any, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    try:
+        return read(argument)
+    except Exception as error:  # every image library has its own exceptions for a broken file
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise InputError(f"{path}: cannot be read ({last}); copy or export it again") from error
+
+
+def _check_gzip(path: Path) -> None:
+    """Raise InputError if a .gz file is truncated or damaged, which SimpleITK would not notice."""
+    if path.suffix != ".gz":
+        return
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 22):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: truncated or damaged ({error}); copy or export it again") from error
+
+
+def _check_image(case: Case, image: np.ndarray, channels: int) -> None:
+    path = case.image_files[0]
+    if len(image) != channels:
+        found = ", ".join(p.name for p in case.image_files)
+        raise InputError(
+            f"{path}: {case.identifier} has {len(image)} channels ({found}), but dataset.json names {channels} "
+            "under channel_names; add the missing file, or correct dataset.json"
+        )
+    for number, file in enumerate(case.image_files):
+        if not file.name.startswith(f"{case.identifier}_{number:04d}."):
+            raise InputError(f"{file}: channel {number} of {case.identifier} is missing; number them from 0000")
+    if not np.isfinite(image).all():
+        raise InputError(f"{path}: holds NaN or infinite values; replace them by what stands for air or background")
+    if not image.any():
+        raise InputError(f"{path}: is 0 everywhere; remove the scan or export it again")
+
+
+def _check_same_grid(
+    path: Path,
+    shape: tuple[int, ...],
+    geometry: dict[str, Any],
+    reference: Path,
+    reference_shape: tuple[int, ...],
+    reference_geometry: dict[str, Any],
+) -> None:
+    """Raise InputError unless both files have the same shape, spacing, origin and direction."""
+    if tuple(shape[1:]) != tuple(reference_shape[1:]):
+        raise InputError(
+            f"{path}: has shape {tuple(shape[1:])}, but {reference} has {tuple(reference_shape[1:])}; "
+            "export it on the grid of the image"
+        )
+    spacing = np.asarray(reference_geometry["spacing"], dtype=float)
+    tolerances_mm = {"spacing": 1e-3 * spacing.min(), "origin": 1e-2 * spacing.min(), "direction": 1e-3}
+    for name, value in _geometry(geometry).items():
+        expected = _geometry(reference_geometry).get(name)
+        if expected is None or np.abs(value - expected).max() > tolerances_mm[name]:
+            raise InputError(
+                f"{path}: has {name} {_text(value)}, but {reference} has {_text(expected)}; "
+                "export it on the grid of the image, or copy the image's header if the voxels do correspond"
+            )
+
+
+def _geometry(properties: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Spacing in mm, and as far as the reader says it, origin in mm and direction (columns of length 1)."""
+    geometry = {"spacing": np.asarray(properties["spacing"], dtype=float)}
+    if "sitk_stuff" in properties:
+        stuff = properties["sitk_stuff"]
+        geometry |= {name: np.asarray(stuff[name], dtype=float) for name in ("origin", "direction")}
+    if "nibabel_stuff" in properties:
+        affine = np.asarray(properties["nibabel_stuff"]["original_affine"], dtype=float)
+        geometry["origin"] = affine[:3, 3]
+        geometry["direction"] = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return geometry
+
+
+def _text(value: np.ndarray | None) -> str:
+    return "none" if value is None else str(np.round(value, 4).tolist())
+
+
+def _label_values(path: Path, array: np.ndarray) -> list[int]:
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: holds NaN or infinite values; labels must be integers")
+    values = np.unique(array)
+    fractions = values[values != np.rint(values)]
+    if len(fractions):
+        raise InputError(
+            f"{path}: holds {fractions[0]:g}, which is no integer; was it resampled with interpolation? "
+            "Export it with nearest-neighbour interpolation"
+        )
+    return [int(v) for v in values]
+
+
+def _unknown_labels(path: Path, labels: Iterable[int], known: Iterable[int]) -> str | None:
+    known = set(known)
+    unknown = sorted(set(labels) - known)
+    if not unknown:
+        return None
+    hint = f', or add "ignore": {max(known) + 1} there if it means not labelled' if max(known) + 1 in unknown else ""
+    return f"{path}: holds {unknown}, but dataset.json knows {sorted(known)}; correct the file or dataset.json{hint}"
+
+
+def _same_scan_twice(facts: dict[str, Facts]) -> list[str]:
+    seen: dict[str, str] = {}
+    messages = []
+    for identifier in sorted(facts):
+        twin = seen.setdefault(facts[identifier].image_hash, identifier)
+        if twin != identifier:
+            messages.append(
+                f"imagesTr: {twin} and {identifier} are the same scan (equal voxels and geometry); remove one, "
+                "or it may be trained and validated on at once"
+            )
+    return messages
+
+
+def _image_hash(image: np.ndarray, geometry: dict[str, Any]) -> str:
+    digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16)
+    digest.update(repr([value.round(6).tolist() for value in _geometry(geometry).values()]).encode())
+    return digest.hexdigest()
