@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> int:
         for finding in examine():
             print(layout(finding), flush=True)
             count[finding.level] += 1
-    print(f"\n{plural(count[ERROR], 'thing')} wrong, {plural(count[WARNING], 'warning')}.")
+    wrong = plural(count[ERROR], "thing") if count[ERROR] else "Nothing"
+    print(f"\n{wrong} wrong, {plural(count[WARNING], 'warning')}.")
     return 1 if count[ERROR] else 0
 
 
