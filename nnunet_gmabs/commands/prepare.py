@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cpu", action="store_true", help="also make small plans for training without a GPU, named nnUNetPlansCPU"
     )
     parser.add_argument(
+        "--cpu-seconds",
+        metavar="S",
+        type=float,
+        default=0.4,
+        help="training step on two cores that these plans aim for (default: 0.4)",
+    )
+    parser.add_argument(
         "-np", dest="processes", metavar="N", type=int, help="scans at the same time (default: nnUNet_def_n_proc)"
     )
     parser.add_argument(
@@ -53,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
         plans=args.plans,
         planner=args.planner,
         cpu=args.cpu,
+        cpu_seconds=args.cpu_seconds,
         processes=args.processes,
         replan=args.replan,
     )

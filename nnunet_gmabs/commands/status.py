@@ -1,9 +1,158 @@
-"""(under construction)"""
+"""Show for every scan which planes are drawn, and that all of them are on the training grid.
+
+Planes are counted for axes 0, 1, 2 in nnU-Net's order. A drawn plane that is missing on the training grid is an
+error. Planes outside the box of non-zero voxels that nnU-Net keeps cannot be trained on, and are named.
+
+    gmabs status -d 4
+    gmabs status -d 4 -p nnUNetPlansCPU -c 3d_fullres
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunet_gmabs.errors import InputError
+
+if TYPE_CHECKING:
+    from nnunet_gmabs.annotation.raw_folder import RawFolder
+    from nnunet_gmabs.data.audit import Drawn
+    from nnunet_gmabs.data.build import DataFolder
+    from nnunet_gmabs.data.cases import Case
 
 
-def add_arguments(parser):
-    pass
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments, with nnU-Net's names where nnU-Net has one."""
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set")
+    parser.add_argument("-p", dest="plans", metavar="PLANS", default="nnUNetPlans", help="plans (default: nnUNetPlans)")
+    parser.add_argument(
+        "-c", dest="configuration", metavar="CONFIGURATION", help="configuration (default: every prepared one)"
+    )
 
 
-def run(args):
-    raise NotImplementedError
+def run(args: argparse.Namespace) -> int:
+    """Print the tables; 1 when something drawn is lost."""
+    from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
+    from nnunet_gmabs.data.audit import count_drawn
+    from nnunet_gmabs.data.cases import check_dataset_json, find_cases, preprocessed_folder
+
+    raw = RawFolder(find_raw_folder(args.dataset))
+    check_dataset_json(raw)
+    cases = find_cases(raw)
+    drawn: dict[str, Drawn] = {}
+    for case in cases:
+        if case.label_sha256 and not case.made:
+            drawn[case.identifier] = count_drawn(raw.read_labels(case.label_file)[0], raw.ignore_label)
+    labelled = [case for case in cases if case.identifier in drawn and drawn[case.identifier].voxels]
+    print(f"{raw.folder.name}: {len(cases)} scans, {len(labelled)} labelled, {len(cases) - len(labelled)} unlabelled")
+    _print_classes(raw, drawn)
+    folders = prepared_folders(preprocessed_folder(raw.folder), args.plans, args.configuration)
+    if not folders:
+        print(f"not prepared yet; run: gmabs prepare -d {args.dataset}")
+        _print_table([[case.identifier, *_drawn_columns(drawn[case.identifier])] for case in labelled], HEAD[:5])
+    losses = [_print_folder(folder, raw, labelled, drawn) for folder in folders]
+    return 1 if any(losses) else 0
+
+
+HEAD = ["scan", "planes drawn", "voxels drawn", "", "classes", "on the training grid", "voxels", "remarks"]
+
+
+def prepared_folders(pre: Path, plans: str, configuration: str | None) -> list[DataFolder]:
+    """The data folders that `gmabs prepare` made for these plans.
+
+    Raises:
+        InputError: if the configuration that is asked for is not prepared.
+    """
+    from nnunet_gmabs.data.build import DataFolder
+    from nnunet_gmabs.data.planning import load_plans
+    from nnunet_gmabs.data.record import read_record
+
+    if configuration is None and not (pre / f"{plans}.json").is_file():
+        return []
+    plans_manager = load_plans(pre, plans)
+    names = [configuration] if configuration else plans_manager.available_configurations
+    folders = {}
+    for name in names:
+        if plans_manager.get_configuration(name).previous_stage_name is None or configuration:
+            folder = DataFolder(pre, plans_manager, name)
+            if read_record(pre, folder.data_identifier):
+                folders[folder.data_identifier] = folder
+    if configuration and not folders:
+        raise InputError(f"-c {configuration}: not prepared; run `gmabs prepare -c {configuration}`")
+    return list(folders.values())
+
+
+def _print_folder(folder: DataFolder, raw: RawFolder, labelled: list[Case], drawn: dict[str, Drawn]) -> bool:
+    """Print the table of one configuration; True when something drawn is lost."""
+    from nnunet_gmabs.data.audit import compare, per_axis
+    from nnunet_gmabs.data.expert import expert_file, read_expert
+
+    rows, outdated, lost = [], [], []
+    for case in labelled:
+        columns = [case.identifier, *_drawn_columns(drawn[case.identifier])]
+        path = expert_file(folder.pre, folder.data_identifier, case.identifier)
+        metadata: dict[str, Any] = {}
+        if path.is_file():
+            values, metadata = read_expert(path)
+        if metadata.get("source_sha256") != case.label_sha256:
+            outdated.append(case.identifier)
+            rows.append([*columns, "", "", "not prepared since it was drawn"])
+            continue
+        with open(folder.path / f"{case.identifier}.pkl", "rb") as f:
+            properties = pickle.load(f)
+        found = compare(
+            raw.read_labels(case.label_file)[0],
+            values[...],
+            properties,
+            folder.plans_manager,
+            folder.configuration_manager,
+            raw.ignore_label,
+        )
+        remarks = [f"LOST {_name(found.lost)}"] if found.lost else []
+        remarks += [f"LOST {found.lost_voxels} voxels"] if found.lost_voxels and not found.lost else []
+        remarks += [f"outside the non-zero box: {_name(found.outside)}"] if found.outside else []
+        if found.lost or found.lost_voxels:
+            lost.append(case.identifier)
+        rows.append([*columns, _counts(per_axis(found.planes)), f"{found.voxels:,}", "; ".join(remarks)])
+    spacing = " x ".join(f"{s:g}" for s in folder.configuration_manager.spacing)
+    print(f"\n{folder.configuration} ({folder.data_identifier}, {spacing} mm)")
+    _print_table(rows, HEAD)
+    if outdated:
+        print(f"{len(outdated)} scans changed since they were prepared; run: gmabs prepare -d {raw.folder.name}")
+    if lost:
+        print(
+            f"ERROR: something drawn is missing on the training grid in {', '.join(lost)}; prepare again, report this"
+        )
+    return bool(lost)
+
+
+def _print_classes(raw: RawFolder, drawn: dict[str, Drawn]) -> None:
+    for name, value in raw.labels.items():
+        if name != "ignore":
+            values = set(value if isinstance(value, list) else [value])
+            scans = sum(bool(values & set(d.classes)) for d in drawn.values())
+            print(f"  {name} ({value}): drawn in {scans} scans" + ("" if scans else ", so it cannot be learned"))
+
+
+def _drawn_columns(drawn: Drawn) -> list[str]:
+    from nnunet_gmabs.data.audit import per_axis
+
+    share = f"{100 * drawn.voxels / drawn.size:.2f} %"
+    return [_counts(per_axis(drawn.planes)), f"{drawn.voxels:,}", share, " ".join(map(str, drawn.classes))]
+
+
+def _counts(counts: tuple[int, int, int]) -> str:
+    return " ".join(map(str, counts))
+
+
+def _name(planes: list[tuple[int, int]]) -> str:
+    return ", ".join(f"axis {axis} index {index}" for axis, index in planes)
+
+
+def _print_table(rows: list[list[str]], head: list[str]) -> None:
+    table = [head, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    for row in table:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 CPU_PLANS = "nnUNetPlansCPU"
-# 0.3 to 0.5 s for forward and backward pass on two cores: the estimate that nnU-Net's planner makes of a network with
-# 16 features and two patches of 40 x 56 x 40 voxels.
-MEMORY_TARGET_GB = 0.6
+STEP_SECONDS = 0.2  # hippocampus: patch PATCH, batch 2, features 16 to 128
+# nnU-Net's estimate of a network (feature map voxels of one patch) for each second of a training step with two
+# patches on two cores. Measured with 16 base features: 3.6 M 0.14 s, 7.0 M 0.28 s, 9.8 M 0.39 s, 12.0 M 0.46 s.
+ESTIMATE_PER_SECOND = 25e6
 BASE_FEATURES = 16
 MAX_FEATURES = 128
 
 
-def make_cpu_plans(pre: Path, full: PlansManager) -> dict[str, Any]:
+def make_cpu_plans(pre: Path, full: PlansManager, step_seconds: float = STEP_SECONDS) -> dict[str, Any]:
     """Plan with nnU-Net's ExperimentPlanner for a CPU, and write nnUNetPlansCPU.json.
 
     A configuration that preprocesses scans exactly as the full plans do shares their data folder; only patch, batch
@@ -28,6 +29,8 @@ def make_cpu_plans(pre: Path, full: PlansManager) -> dict[str, Any]:
     Args:
         pre: nnUNet_preprocessed/DatasetXXX_Name with the fingerprint.
         full: the plans to share data with.
+        step_seconds: time of a training step on two cores to aim for, for a 3D configuration. The patch is chosen
+            by it, the batch is 2.
 
     Returns:
         The plans.
@@ -38,10 +41,18 @@ def make_cpu_plans(pre: Path, full: PlansManager) -> dict[str, Any]:
 
     class CPUPlanner(ExperimentPlanner):
         def __init__(self) -> None:
-            super().__init__(Path(pre).name, gpu_memory_target_in_gb=MEMORY_TARGET_GB, plans_name=CPU_PLANS)
+            super().__init__(Path(pre).name, plans_name=CPU_PLANS)
+            self.UNet_vram_target_GB = (
+                step_seconds * ESTIMATE_PER_SECOND / self.UNet_reference_val_3d * self.UNet_reference_val_corresp_GB
+            )
             self.UNet_base_num_features = BASE_FEATURES
             self.UNet_max_features_2d = self.UNet_max_features_3d = MAX_FEATURES
-            self.max_dataset_covered = 0  # keeps the batch at nnU-Net's minimum of 2
+
+        def get_plans_for_configuration(self, spacing: Any, *args: Any) -> dict[str, Any]:
+            plan = super().get_plans_for_configuration(spacing, *args)
+            if len(spacing) == 3:
+                plan["batch_size"] = self.UNet_min_batch_size  # small data would get a small patch and a large batch
+            return plan
 
         def save_plans(self, plans: dict[str, Any]) -> None:
             recursive_fix_for_json_export(plans)

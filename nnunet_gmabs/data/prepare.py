@@ -18,7 +18,7 @@ from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder, raw_r
 from nnunet_gmabs.data import fingerprint, planning, splits
 from nnunet_gmabs.data.build import Built, DataFolder
 from nnunet_gmabs.data.cases import Case, check_dataset_json, check_splits, find_cases, preprocessed_folder
-from nnunet_gmabs.data.cpu_plans import CPU_PLANS, make_cpu_plans
+from nnunet_gmabs.data.cpu_plans import CPU_PLANS, STEP_SECONDS, make_cpu_plans
 from nnunet_gmabs.data.expert import labelled_identifiers
 from nnunet_gmabs.data.record import (
     all_records,
@@ -40,6 +40,7 @@ __all__ = ["PrepareOptions", "Prepared", "prepare", "require_prepared_where_it_m
 
 logger = logging.getLogger(__name__)
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # nnU-Net's own
+MIN_CPU_SECONDS = 0.02  # a patch of 16 x 16 x 16, nnU-Net's planner knows no smaller one
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -54,6 +55,7 @@ class PrepareOptions:
         plans: name of the plans; None means the planner's default.
         planner: name of nnU-Net's planner class.
         cpu: also make small plans for training on a CPU.
+        cpu_seconds: time of a training step on two cores that these aim for.
         processes: scans at the same time; None means nnU-Net's default, at most one for each core.
         replan: make fingerprint and plans again, and rebuild what they change.
     """
@@ -63,6 +65,7 @@ class PrepareOptions:
     plans: str | None = None
     planner: str = planning.DEFAULT_PLANNER
     cpu: bool = False
+    cpu_seconds: float = STEP_SECONDS
     processes: int | None = None
     replan: bool = False
 
@@ -101,6 +104,8 @@ def prepare(options: PrepareOptions, say: Callable[[str], None] = logger.info) -
     raw = RawFolder(find_raw_folder(options.dataset))
     if raw.folder.resolve().parent != raw_root().resolve():
         raise InputError(f"-d {options.dataset}: not under nnUNet_raw ({raw_root()}), where nnU-Net looks for it")
+    if not MIN_CPU_SECONDS <= options.cpu_seconds < float("inf"):
+        raise InputError(f"--cpu-seconds {options.cpu_seconds}: must be at least {MIN_CPU_SECONDS}")
     check_dataset_json(raw)
     pre = preprocessed_folder(raw.folder)
     rollback = Rollback()
@@ -246,7 +251,7 @@ class _Preparation:
         if cpu:
             if options.replan or not self.plans_file(CPU_PLANS).is_file():
                 with planning.planner_environment():
-                    make_cpu_plans(self.pre, plans[0])
+                    make_cpu_plans(self.pre, plans[0], options.cpu_seconds)
                 self.say(f"planned for a CPU: {self.plans_file(CPU_PLANS)}")
             plans.append(planning.load_plans(self.pre, CPU_PLANS))
         return plans
