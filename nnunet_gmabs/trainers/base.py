@@ -83,7 +83,8 @@ class nnUNetTrainerSparse(ResumableTrainer):
             raise NotImplementedError(f"{type(self).__name__} runs on one GPU; leave out -num_gpus")
         if self.is_cascaded:
             raise NotImplementedError(
-                f"{type(self).__name__} does not train cascades ({self.configuration_name}); use 3d_fullres or 3d_lowres"
+                f"{type(self).__name__} does not train cascades ({self.configuration_name}); "
+                "use 3d_fullres or 3d_lowres"
             )
         seed_everything(*self.entropy)
         super().initialize()

@@ -13,8 +13,8 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunet_gmabs.data import expert
 from nnunet_gmabs.data.dataset import SparseDataset
 from nnunet_gmabs.data.loader import TwoStreamLoader
+from nnunet_gmabs.data.record import require_prepared_where_it_matters
 from nnunet_gmabs.data.transforms import for_sparse_labels
-from nnunet_gmabs.data.prepare import require_prepared_where_it_matters
 from nnunet_gmabs.errors import InputError
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +41,7 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         self.perturbations = torch.Generator(self.device)
         self.perturbations.manual_seed(self.config.seed)
         self.teacher_module = deepcopy(unwrap(self.network)).requires_grad_(False).eval()
-        compiled = self._do_i_compile()
-        self.teacher: nn.Module = torch.compile(self.teacher_module) if compiled else self.teacher_module
+        self.teacher: Any = torch.compile(self.teacher_module) if self._do_i_compile() else self.teacher_module
 
     def networks(self) -> dict[str, nn.Module]:
         """Student and teacher."""

@@ -164,6 +164,11 @@ class ResumableTrainer(nnUNetTrainer):
         write_json(folder / "gmabs.json", record)
         self.print_to_log_file("settings:", record["config"])
 
+    def on_train_end(self) -> None:
+        """nnU-Net's end, which leaves checkpoint_final.pth alone beside `best`."""
+        super().on_train_end()
+        Path(self.output_folder, checkpoints.PREVIOUS).unlink(missing_ok=True)
+
     def on_epoch_start(self) -> None:
         """Restore random states here: building the data loaders before has drawn from them."""
         super().on_epoch_start()
