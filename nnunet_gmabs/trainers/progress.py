@@ -50,6 +50,7 @@ def write_log(folder: Path, history: list[dict[str, Any]]) -> None:
 
 def plot_log(folder: Path, history: list[dict[str, Any]]) -> None:
     """Draw terms, gradient shares and pseudo Dice over the epochs into gmabs_progress.png."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -63,19 +64,21 @@ def plot_log(folder: Path, history: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in history for name in row))
     used = [(title, [n for n in names if n.startswith(prefix)], prefix) for title, prefix in panels.items()]
     used = [panel for panel in used if panel[1]]
-    figure = Figure(figsize=(9, 2.6 * len(used)), layout="constrained")
-    FigureCanvasAgg(figure)
-    epochs = [row["epoch"] for row in history]
-    for axes, (title, curves, prefix) in zip(figure.subplots(len(used), squeeze=False)[:, 0], used, strict=True):
-        for name in curves:
-            values = [row.get(name, math.nan) for row in history]
-            axes.plot(epochs, values, label=name.removeprefix(prefix), marker="." if len(epochs) < 30 else "")
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("epoch")
-    replace_atomically(folder / PLOT_FILE, lambda path: figure.savefig(path, dpi=110))
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # nnU-Net's own plot sets a global style with huge letters
+        figure = Figure(figsize=(10, 2.2 * len(used)), layout="constrained")
+        FigureCanvasAgg(figure)
+        epochs = [row["epoch"] for row in history]
+        for axes, (title, curves, prefix) in zip(figure.subplots(len(used), squeeze=False)[:, 0], used, strict=True):
+            for name in curves:
+                values = [row.get(name, math.nan) for row in history]
+                axes.plot(epochs, values, label=name.removeprefix(prefix), marker="." if len(epochs) < 30 else "")
+            axes.set_title(title, loc="left", fontsize=10)
+            axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+            axes.grid(alpha=0.3)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("epoch")
+        replace_atomically(folder / PLOT_FILE, lambda path: figure.savefig(path, dpi=110))
 
 
 def remove_logs(folder: Path) -> None:
