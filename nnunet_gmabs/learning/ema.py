@@ -1,7 +1,7 @@
 """The teacher: an exponential moving average of the student (Tarvainen & Valpola, NeurIPS 2017)."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def teacher_decay(step: int, max_decay: float = 0.99) -> float:
@@ -24,15 +24,17 @@ def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None
     integer buffers (counters) are copied.
 
     Args:
-        teacher, student: modules of the same structure, not wrapped (no DDP, no torch.compile).
+        teacher: module that is changed, not wrapped (no DDP, no torch.compile).
+        student: module of the same structure, not wrapped either.
         decay: in [0, 1].
 
     Raises:
-        ValueError: the two have not the same entries.
+        ValueError: the two have not the same parameters and buffers.
     """
-    old, new = teacher.state_dict(), student.state_dict()
-    if old.keys() != new.keys():
-        raise ValueError(f"teacher and student differ in {sorted(old.keys() ^ new.keys())[:3]}; unwrap both first")
+    old, new = _tensors(teacher), _tensors(student)
+    differing = {(n, t.shape) for n, t in old.items()} ^ {(n, t.shape) for n, t in new.items()}
+    if differing:
+        raise ValueError(f"teacher and student differ in {min(differing)[0]!r}; unwrap both first")
     full = [name for name in old if old[name].dtype in (torch.float32, torch.float64)]
     if full:
         torch._foreach_lerp_([old[n] for n in full], [new[n].to(old[n]) for n in full], 1.0 - decay)
@@ -41,3 +43,8 @@ def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None
             old[name].copy_(torch.lerp(old[name].float(), new[name].float(), 1.0 - decay))
         else:
             old[name].copy_(new[name])
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each once: state_dict() lists those of nnU-Net's encoder four times."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
