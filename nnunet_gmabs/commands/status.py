@@ -75,7 +75,7 @@ def prepared_folders(pre: Path, plans: str, configuration: str | None) -> list[D
     names = [configuration] if configuration else plans_manager.available_configurations
     folders = {}
     for name in names:
-        if plans_manager.get_configuration(name).previous_stage_name is None or configuration:
+        if configuration or plans_manager.get_configuration(name).previous_stage_name is None:
             folder = DataFolder(pre, plans_manager, name)
             if read_record(pre, folder.data_identifier):
                 folders[folder.data_identifier] = folder

@@ -133,6 +133,7 @@ def _read_case(job: _Job) -> Facts:
     _check_image(case, image, job.channels)
     labels: list[int] = []
     if case.label_sha256:
+        _check_nifti_floats(case.label_file)
         array, label_geometry = _read(reader.read_seg, str(case.label_file), case.label_file)
         _check_same_grid(
             case.label_file, array.shape, label_geometry, case.image_files[0], (1, *image.shape[1:]), geometry
@@ -159,9 +160,24 @@ def _check_gzip(path: Path) -> None:
     try:
         with gzip.open(path) as stream:
             while stream.read(1 << 22):
-                pass
+                pass  # reading to the end checks length and checksum
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); copy or export it again") from error
+
+
+def _check_nifti_floats(path: Path) -> None:
+    """Raise InputError if a NIfTI file holds NaN, which SimpleITK would read as 0, so as drawn background."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return
+    import nibabel
+
+    try:
+        image = nibabel.load(path)
+        wrong = image.get_data_dtype().kind == "f" and not np.isfinite(np.asanyarray(image.dataobj)).all()
+    except Exception:  # nnU-Net's reader, which comes next, says what is wrong with it
+        return
+    if wrong:
+        raise InputError(f"{path}: holds NaN or infinite values; labels must be integers")
 
 
 def _check_image(case: Case, image: np.ndarray, channels: int) -> None:
@@ -224,10 +240,8 @@ def _text(value: np.ndarray | None) -> str:
 
 
 def _label_values(path: Path, array: np.ndarray) -> list[int]:
-    if not np.isfinite(array).all():
-        raise InputError(f"{path}: holds NaN or infinite values; labels must be integers")
     values = np.unique(array)
-    fractions = values[values != np.rint(values)]
+    fractions = values[values != np.rint(values)]  # NaN differs from itself, so it is one of them
     if len(fractions):
         raise InputError(
             f"{path}: holds {fractions[0]:g}, which is no integer; was it resampled with interpolation? "
