@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from nnunet_gmabs import __version__
 from nnunet_gmabs.errors import InputError
 
-# Each module in nnunet_gmabs.commands has a docstring (the help text), add_arguments(parser) and run(args) -> exit code.
-# Heavy imports belong inside run, so that help and completion are instant.
+# Each module in nnunet_gmabs.commands has a docstring (the help text), add_arguments(parser) and
+# run(args) -> exit code. Heavy imports belong inside run, so that help and completion are instant.
 COMMANDS = {
     "doctor": "doctor",
     "demo": "demo",
@@ -25,7 +25,9 @@ COMMANDS = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all subcommands; each one's help is its module's docstring."""
-    parser = argparse.ArgumentParser(prog="gmabs", description="Train nnU-Net from a few labelled planes in a few scans.")
+    parser = argparse.ArgumentParser(
+        prog="gmabs", description="Train nnU-Net from a few labelled planes in a few scans."
+    )
     parser.add_argument("--version", action="version", version=f"nnunet_gmabs {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module_name in COMMANDS.items():

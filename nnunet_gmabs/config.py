@@ -6,8 +6,9 @@ import difflib
 import json
 import math
 import os
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ DATASET_FILE = "gmabs.yaml"
 
 def _check_range(owner: object, name: str, low: float, high: float = math.inf, open_low: bool = False) -> None:
     value = getattr(owner, name)
-    if not (low < value <= high if open_low else low <= value <= high):
+    if not (low < value <= high if open_low else low <= value <= high) or value == math.inf:
         raise ValueError(f"{name} is {value!r}, outside {'(' if open_low else '['}{low}, {high}]")
 
 
@@ -176,7 +177,7 @@ def read_file(file: Path) -> dict[str, Any]:
 
     try:
         text = file.read_text(encoding="utf-8")
-        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text or "null") if file.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise InputError(
             f"{file}: cannot be read ({error.strerror}); correct {ENVIRONMENT_VARIABLE} or unset it"
@@ -205,9 +206,8 @@ def override(config: Any, values: Mapping[str, Any], source: str, notes: list[st
     for name, value in values.items():
         path = prefix + str(name)
         if name not in hints:
-            close = difflib.get_close_matches(str(name), hints, n=1, cutoff=0.0)[0]
-            raise InputError(f"{source}: unknown setting {path!r}; the nearest valid one is {prefix + close!r}")
-        station = next((t for t in (hints[name], *typing.get_args(hints[name])) if is_dataclass(t)), None)
+            raise InputError(f"{source}: unknown setting {path!r}; the nearest valid one is {_nearest(path)!r}")
+        station = _station(hints[name])
         if station is not None and isinstance(value, Mapping):
             current = getattr(config, name)
             checked = override(station() if current is None else current, value, source, notes, path + ".")
@@ -223,6 +223,29 @@ def override(config: Any, values: Mapping[str, Any], source: str, notes: list[st
         raise InputError(f"{source}: {prefix}{error}") from error
 
 
+def _station(hint: Any) -> Any:
+    """The dataclass in a field's type, None for a single value."""
+    return next((t for t in (hint, *typing.get_args(hint)) if is_dataclass(t)), None)
+
+
+def _all_names(kind: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings and stations below a dataclass."""
+    for name, hint in typing.get_type_hints(kind).items():
+        yield prefix + name
+        if _station(hint):
+            yield from _all_names(_station(hint), f"{prefix}{name}.")
+
+
+def _nearest(path: str) -> str:
+    """The valid name most like a wrong one: its last part counts first, it may be in the wrong place."""
+
+    def likeness(valid: str) -> tuple[float, float]:
+        last_parts = path.rsplit(".", 1)[-1], valid.rsplit(".", 1)[-1]
+        return difflib.SequenceMatcher(None, *last_parts).ratio(), difflib.SequenceMatcher(None, path, valid).ratio()
+
+    return max(_all_names(GMABSConfig), key=likeness)
+
+
 def _checked_type(value: Any, hint: Any, path: str, source: str) -> Any:
     """The value, an int made float where a float is asked for; InputError where it has another type."""
     if typing.get_origin(hint) is Literal:
@@ -232,6 +255,8 @@ def _checked_type(value: Any, hint: Any, path: str, source: str) -> Any:
     allowed = typing.get_args(hint) or (hint,)
     if float in allowed and type(value) is int:
         return float(value)
+    if float in allowed and isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+        return float(value)  # YAML 1.1 takes 1e-3, without a point, for text
     if type(value) in allowed:
         return value
     names = ", ".join(

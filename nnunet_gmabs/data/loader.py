@@ -40,12 +40,11 @@ class TwoStreamLoader(nnUNetDataLoader):
     def set_thread_id(self, thread_id: int) -> None:
         """Called once in each data worker: forked workers would all draw the same numbers otherwise."""
         super().set_thread_id(thread_id)
-        for seed_generator, value in zip(
-            (torch.manual_seed, np.random.seed, random.seed),
-            np.random.SeedSequence((*self.seed, thread_id)).generate_state(3).tolist(),
-            strict=True,
-        ):
-            seed_generator(value)
+        entropy = np.random.SeedSequence((*self.seed, thread_id))
+        for_torch, for_numpy, for_python = entropy.generate_state(3).tolist()
+        torch.manual_seed(for_torch)
+        np.random.seed(for_numpy)
+        random.seed(for_python)
 
     def get_indices(self) -> list[str]:
         """Identifiers of one batch, drawn with replacement: the labelled samples first."""

@@ -24,14 +24,14 @@ def probability_consistency(logits: Tensor, teacher_probs: list[Tensor], regions
 
     Args:
         logits: (B, C, X, Y[, Z]) of the student.
-        teacher_probs: one (B, C, X, Y[, Z]) a perturbed view.
+        teacher_probs: one (B, C, X, Y[, Z]) a perturbed view; gets no gradient.
         regions: sigmoid instead of softmax.
 
     Returns:
         Scalar in the graph of logits; 0 for an empty batch.
     """
     probs = to_probs(logits, regions)
-    return torch.stack([mean_squared_difference(probs, view) for view in teacher_probs]).mean()
+    return torch.stack([mean_squared_difference(probs, view.detach()) for view in teacher_probs]).mean()
 
 
 def confident_consistency(
@@ -45,7 +45,7 @@ def confident_consistency(
 
     Args:
         logits: (B, C, X, Y[, Z]) of the student.
-        teacher_probs: one (B, C, X, Y[, Z]) a perturbed view, without gradient.
+        teacher_probs: one (B, C, X, Y[, Z]) a perturbed view; gets no gradient.
         confidence: in [0, 1].
         regions: each region has its own label (p > 1/2), sure where all regions are.
 

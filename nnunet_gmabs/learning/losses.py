@@ -24,7 +24,11 @@ def masked_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, average: 
 
     Returns:
         Scalar in the graph of logits; exactly 0 when mask is empty.
+
+    Raises:
+        ValueError: target or mask has another shape.
     """
+    _require_one_channel(logits, target, mask)
     labels = torch.where(mask, target, 0)[:, 0].long()
     voxel_loss = F.cross_entropy(logits.float(), labels, reduction="none") * mask[:, 0]
     return _average(voxel_loss, mask[:, 0], average)
@@ -38,9 +42,23 @@ def masked_binary_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, av
         target: (B, R, X, Y[, Z]) bool or float in [0, 1].
         mask: (B, 1, X, Y[, Z]) bool.
         average: "samples" or "voxels".
+
+    nnU-Net itself takes the mean over regions without ignore label, and the sum with it.
     """
+    _require_one_channel(logits, mask)
     voxel_loss = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
     return _average(voxel_loss.mean(1) * mask[:, 0], mask[:, 0], average)
+
+
+def _require_one_channel(like: Tensor, *tensors: Tensor) -> None:
+    """Raise ValueError unless all are (B, 1, X, Y[, Z]) of `like`: broadcasting would mix up samples.
+
+    (The released GM-ABS program has this fault: every sample learns from the planes of all others.)
+    """
+    expected = (like.shape[0], 1, *like.shape[2:])
+    for tensor in tensors:
+        if tensor.shape != expected:
+            raise ValueError(f"shape is {tuple(tensor.shape)}; it must be {expected}")
 
 
 def _average(voxel_loss: Tensor, mask: Tensor, average: str) -> Tensor:
@@ -72,6 +90,7 @@ def masked_dice_loss(probs: Tensor, target_one_hot: Tensor, mask: Tensor, batch_
     Returns:
         Scalar in [0, 1] in the graph of probs; exactly 0 when no class is drawn.
     """
+    _require_one_channel(probs, mask)
     axes = tuple(range(2, probs.ndim))
     probs, target = probs.float() * mask, target_one_hot.float() * mask
     overlap, size_probs, size_target = (probs * target).sum(axes), probs.sum(axes), target.sum(axes)

@@ -11,7 +11,7 @@ def draw_noise(image: Tensor, sd: float, limit: float, generator: torch.Generato
 
 
 def apply_noise(image: Tensor, noise: Tensor) -> Tensor:
-    """image + noise, a new tensor."""
+    """A new tensor: image + noise."""
     return image + noise
 
 
@@ -22,7 +22,7 @@ def draw_log_gamma(image: Tensor, limit: float, generator: torch.Generator) -> T
 
 
 def apply_gamma(image: Tensor, log_gamma: Tensor) -> Tensor:
-    """sign(x) |x|^g with g = exp(log_gamma), a new tensor.
+    """A new tensor: sign(x) |x|^g with g = exp(log_gamma).
 
     Args:
         image: (B, channels, X, Y[, Z]), normalised around 0; keeps its sign, 0 stays 0.

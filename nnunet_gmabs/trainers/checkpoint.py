@@ -27,21 +27,29 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value))
+        return torch.from_numpy(value.copy())
     return str(value) if isinstance(value, os.PathLike) else value
 
 
 def save(checkpoint: dict[str, Any], file: Path) -> None:
     """Write a checkpoint beside its target, flush it, swap it in; an older `latest` stays as `previous`."""
-    if file.name == NAMES[1] and file.is_file():
-        temporary = file.with_name(f".{PREVIOUS}")
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(file, temporary)  # no copy: the old content lives on under a second name
-        except OSError:  # file systems without hard links
-            shutil.copyfile(file, temporary)
-        os.replace(temporary, file.with_name(PREVIOUS))
-    replace_atomically(file, lambda path: torch.save(plain(checkpoint), path))
+
+    def write(path: Path) -> None:
+        torch.save(plain(checkpoint), path)
+        if file.name == NAMES[1] and file.is_file():  # only now: a full disk costs neither of the two
+            _keep_as_previous(file)
+
+    replace_atomically(file, write)
+
+
+def _keep_as_previous(file: Path) -> None:
+    temporary = file.with_name(f".{PREVIOUS}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(file, temporary)  # no copy: the old content lives on under a second name
+    except OSError:  # file systems without hard links
+        shutil.copyfile(file, temporary)
+    os.replace(temporary, file.with_name(PREVIOUS))
 
 
 def load_newest_readable(file: Path, device: torch.device, warn: Callable[[str], None]) -> tuple[dict[str, Any], Path]:

@@ -1,4 +1,4 @@
-"""The methods' own log: one line an epoch, and a picture of it. (nnU-Net's logger takes no new names.)"""
+"""The methods' own log: one line an epoch, and a picture of it; nnU-Net's logger takes no new names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ PLOT_FILE = "gmabs_progress.png"
 
 
 class EpochMeans:
-    """Means of named values over the iterations of an epoch; NaN entries do not count."""
+    """Means of named values over the iterations of an epoch; NaN and infinite entries do not count.
+
+    Mixed precision starts with a scale that overflows: the first gradient norms are often infinite.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
@@ -24,7 +27,7 @@ class EpochMeans:
     def add(self, values: Mapping[str, float]) -> None:
         """One value for each name."""
         for name, value in values.items():
-            valid = not math.isnan(value)
+            valid = math.isfinite(value)
             self._sums[name] = self._sums.get(name, 0.0) + (value if valid else 0.0)
             self._counts[name] = self._counts.get(name, 0) + valid
 

@@ -11,20 +11,25 @@ import torch
 
 def seed_everything(*entropy: int) -> None:
     """Seed python, numpy and torch (all devices) from any number of whole numbers."""
-    for seed, value in zip(
-        (random.seed, np.random.seed, torch.manual_seed),
-        np.random.SeedSequence(entropy).generate_state(3).tolist(),
-        strict=True,
-    ):
-        seed(value)
+    for_python, for_numpy, for_torch = np.random.SeedSequence(entropy).generate_state(3).tolist()
+    random.seed(for_python)
+    np.random.seed(for_numpy)
+    torch.manual_seed(for_torch)
 
 
 def capture(device: torch.device) -> dict[str, Any]:
     """The states of python's, numpy's and torch's generators, of types that weights_only loading accepts."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    numpy = np.random.get_state(legacy=False)
+    keys, position = numpy["state"]["key"], numpy["state"]["pos"]
     return {
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)),
+        "numpy": (
+            numpy["bit_generator"],
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(numpy["has_gauss"]),
+            float(numpy["gauss"]),
+        ),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
