@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +24,7 @@ from nnunet_gmabs.data.record import FORMAT, gmabs_folder, is_ours, preprocessin
 from nnunet_gmabs.data.verify import Facts
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import write_json
+from nnunet_gmabs.files import Rollback, write_json
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -88,9 +89,19 @@ class DataFolder:
         dataset_json: dict[str, Any],
         fingerprint_without_ignore: bool,
         workers: Workers,
+        rollback: Rollback,
     ) -> Built:
-        """Rebuild what changed, remove what is gone, and record it in prepared.json as it goes."""
-        self._remove_left_overs()
+        """Rebuild what changed, remove what is gone, and record it in prepared.json as it goes.
+
+        Args:
+            cases: all scans of the raw data set.
+            facts: what verification found about them.
+            dataset_json: of the raw data set.
+            fingerprint_without_ignore: whether the fingerprint leaves the ignore label out.
+            workers: preprocess.
+            rollback: forgets what it remembers as soon as one scan is built, which needs the files as they are then.
+        """
+        self._make_folders(rollback)
         labels = dataset_json["labels"]
         head = {
             "format": FORMAT,
@@ -110,11 +121,13 @@ class DataFolder:
             if entry and self._is_current(case, facts[case.identifier], entry):
                 entries[case.identifier] = asdict(facts[case.identifier]) | {"data_bytes": entry["data_bytes"]}
         outdated = [case for case in cases if case.identifier not in entries]
+        rollback.remember(record_file(self.pre, self.data_identifier))
         result = Built([case.identifier for case in outdated], list(entries), self._gone(cases, record))
         recorder = _Recorder(self, head | {"splits_sha256": record.get("splits_sha256")}, entries)
         if recorder.record() != record:
             recorder.save()  # before the files change: a killed run must not leave a record that says too much
         for identifier in result.removed:
+            rollback.forget()
             remove_case(self.pre, self.data_identifier, identifier)
         jobs = [
             PreprocessJob(case, self.pre, self.plans_manager, self.configuration_manager, dataset_json)
@@ -122,6 +135,7 @@ class DataFolder:
         ]
         try:
             for job, data_bytes in workers.map(preprocess_case, jobs, f"Preprocessing for {self.configuration}"):
+                rollback.forget()
                 recorder.add(job.case.identifier, asdict(facts[job.case.identifier]) | {"data_bytes": data_bytes})
         finally:
             recorder.save_if_changed()
@@ -146,10 +160,10 @@ class DataFolder:
         there = {path.stem for path in self.path.glob("*.pkl")} | set(record.get("cases", {}))
         return sorted(there - {case.identifier for case in cases})
 
-    def _remove_left_overs(self) -> None:
-        import shutil
-
-        gmabs_folder(self.pre, self.data_identifier).mkdir(exist_ok=True)
+    def _make_folders(self, rollback: Rollback) -> None:
+        """Make the folders that files are swapped into, and remove what a killed run left behind."""
+        for folder in (gmabs_folder(self.pre, self.data_identifier), self.path, self.pre / "gt_segmentations"):
+            rollback.make_folder(folder)
         shutil.rmtree(staging_folder(self.pre, self.data_identifier), ignore_errors=True)
 
 

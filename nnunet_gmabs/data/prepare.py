@@ -153,9 +153,8 @@ class _Preparation:
         for folder in folders:
             folder.check_foreign_files()
         for folder in folders:
-            self.rollback.forget()  # from here on scans are being built, and they need the files as they are now
             result.folders[folder.data_identifier] = folder.update(
-                cases, facts, self.raw.dataset_json, without_ignore, self.workers
+                cases, facts, self.raw.dataset_json, without_ignore, self.workers, self.rollback
             )
             self.say(_summary(folder, result.folders[folder.data_identifier]))
         result.labelled = labelled_identifiers(self.pre, folders[0].data_identifier, labelled)

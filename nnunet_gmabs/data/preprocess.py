@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import shutil
@@ -71,12 +72,14 @@ def preprocess_case(job: PreprocessJob) -> int:
     data_identifier = job.configuration_manager.data_identifier
     identifier = job.case.identifier
     staging = staging_folder(job.pre, data_identifier) / identifier
-    staging.mkdir(parents=True)
+    _make_anyway(staging)
     try:
         staged = _make_files(job, staging)
         _swap_in(job, staged)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty while other workers are busy
+            staging.parent.rmdir()
     return (job.pre / data_identifier / f"{identifier}.b2nd").stat().st_size
 
 
@@ -100,9 +103,15 @@ def remove_case(pre: Path, data_identifier: str, identifier: str) -> None:
 def update_ground_truth(pre: Path, case: Case) -> None:
     """Bring nnU-Net's copy of a label file up to date."""
     copy = Path(pre) / "gt_segmentations" / case.label_file.name
-    copy.parent.mkdir(exist_ok=True)
     if not copy.is_file() or sha256(copy) != case.label_sha256:
         replace_atomically(copy, lambda temporary: shutil.copyfile(case.label_file, temporary))
+
+
+def _make_anyway(folder: Path) -> None:
+    """Make a folder whose parent another worker may remove at any moment, because it is empty."""
+    while not folder.is_dir():
+        with contextlib.suppress(FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
 
 
 def _make_files(job: PreprocessJob, staging: Path) -> dict[str, Path]:
@@ -156,7 +165,6 @@ def _check_complete(staged: dict[str, Path]) -> None:
 def _swap_in(job: PreprocessJob, staged: dict[str, Path]) -> None:
     data_identifier = job.configuration_manager.data_identifier
     data = job.pre / data_identifier
-    data.mkdir(exist_ok=True)
     update_ground_truth(job.pre, job.case)
     for path in staged.values():
         with open(path, "rb") as f:
