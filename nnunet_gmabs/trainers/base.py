@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -55,6 +56,9 @@ class nnUNetTrainerSparse(ResumableTrainer):
                 raise InputError(f"{type(self).__name__} needs the setting {name}; to go without, use another trainer")
         plans.setdefault("continue_training", False)  # nnU-Net pops it, and only its own command sets it
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS"):
+            # nnU-Net's command takes all cores; two trainings side by side then wait for each other's threads
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         self.config = settings
         self.num_epochs = self.schedule_epochs = settings.num_epochs
         self.num_iterations_per_epoch = settings.num_iterations_per_epoch
