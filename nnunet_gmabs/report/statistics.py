@@ -1,4 +1,4 @@
-"""Whether one method is better than another: paired differences, bootstrapped over seeds and scans."""
+"""What a difference between two methods is worth: a bootstrap over scans and seeds, paired by scan."""
 
 from __future__ import annotations
 
@@ -6,50 +6,65 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEVEL = 0.90
-
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean difference and the interval in which it lies with 90 % confidence."""
+class Comparison:
+    """A mean difference and where it lies.
+
+    Attributes:
+        mean: of all paired differences.
+        low, high: ends of the interval.
+        level: its coverage, such as 0.9.
+        seeds, scans: how many went in.
+    """
 
     mean: float
     low: float
     high: float
+    level: float
+    seeds: int
+    scans: int
 
     @property
     def counts(self) -> bool:
-        """Whether the difference counts: its interval excludes 0."""
+        """Whether the interval excludes 0, so that a claim may be made."""
         return self.low > 0 or self.high < 0
 
 
-def paired_bootstrap(differences: np.ndarray, draws: int = 10_000, seed: int = 0) -> Interval:
-    """Mean paired difference with its 90 % bootstrap interval over seeds and scans.
+def paired_bootstrap(
+    differences: np.ndarray, level: float = 0.9, resamples: int = 10_000, seed: int = 0
+) -> Comparison:
+    """Mean paired difference with a percentile interval that knows both scans and seeds as sources of chance.
 
-    Each draw takes as many seeds and as many scans as there are, with replacement and independently of
-    each other, and means the differences of all pairs:
+    Each resample draws S seeds and N scans with replacement, independently of each other, and takes
 
-    d* = mean over s in S*, v in V* of d_sv,    interval = 5th to 95th percentile of d*
+        m* = 1/(S N) sum_i sum_j d[s_i, n_j]
 
-    Both matter: scans, because a test set is a sample of patients; seeds, because a training is a sample of
-    possible ones. With one seed the interval says nothing about other seeds.
+    the mean over the crossed table. The interval holds the middle `level` of all m*: it answers how much the mean
+    would move with other test scans and with other seeds (which scans were labelled, first weights). With one seed
+    only the scans are drawn, and the interval says nothing about other seeds. Two or three seeds show the spread
+    between seeds only coarsely, and the interval is then rather too narrow than too wide.
 
     Args:
-        differences: (seeds, scans), score of one method minus the other's on the same scan and seed; a NaN
-            (neither truth nor prediction has the class) is left out of means.
-        draws: bootstrap samples.
-        seed: of the generator.
+        differences: (seeds, scans) float, Dice of one method minus that of the other, on the same scan with the same
+            seed. One-dimensional input is one seed.
+        level: coverage of the interval, in (0, 1).
+        resamples: how many.
+        seed: of the resampling.
 
     Raises:
-        ValueError: not two axes, or no finite value.
+        ValueError: if there is no difference, or one is not finite.
     """
-    if differences.ndim != 2 or not np.isfinite(differences).any():
-        raise ValueError(f"differences of shape {differences.shape} hold no (seeds, scans) table of numbers")
+    table = np.atleast_2d(np.asarray(differences, dtype=float))
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(f"differences has shape {np.shape(differences)}; (seeds, scans) with at least one is needed")
+    if not np.isfinite(table).all():
+        raise ValueError("differences holds values that are not finite; leave these scans out of both methods")
+    seeds, scans = table.shape
     rng = np.random.default_rng(seed)
-    num_seeds, num_scans = differences.shape
-    means = np.empty(draws)
-    for i in range(draws):
-        rows, columns = rng.integers(num_seeds, size=num_seeds), rng.integers(num_scans, size=num_scans)
-        means[i] = np.nanmean(differences[np.ix_(rows, columns)])
-    low, high = np.nanpercentile(means, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return Interval(float(np.nanmean(differences)), float(low), float(high))
+    # How often each seed and each scan was drawn; the mean over the drawn table is then a product.
+    seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    scan_counts = rng.multinomial(scans, np.full(scans, 1 / scans), size=resamples)
+    means = np.einsum("rs,sn,rn->r", seed_counts, table, scan_counts, optimize=True) / table.size
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Comparison(float(table.mean()), float(low), float(high), level, seeds, scans)

@@ -1,0 +1,130 @@
+"""Dice values in a tidy CSV file: one row for each experiment, seed, scan and class."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.files import replace_atomically
+from nnunet_gmabs.report.dice import Dice, mean
+
+
+@dataclass(frozen=True)
+class Score:
+    """One Dice value.
+
+    Attributes:
+        cell: the experiment.
+        seed: its seed.
+        scan: identifier.
+        label: class.
+        dice: in [0, 1]; nan where neither truth nor prediction has the class.
+        seconds: time of the training, nan if not known.
+        iterations: of the training, 0 if not known.
+    """
+
+    cell: str
+    seed: int
+    scan: str
+    label: int
+    dice: float
+    seconds: float = float("nan")
+    iterations: int = 0
+
+
+# In the file the column is called class, a word Python keeps for itself.
+_COLUMNS = ["class" if field.name == "label" else field.name for field in fields(Score)]
+
+
+def scores_of(dice: Dice, cell: str, seed: int = 0, seconds: float = float("nan"), iterations: int = 0) -> list[Score]:
+    """The rows of one set of predictions."""
+    return [
+        Score(cell, seed, scan, label, value, seconds, iterations)
+        for scan, by_label in dice.items()
+        for label, value in by_label.items()
+    ]
+
+
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Write all rows, replacing the file atomically."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", newline="", encoding="utf-8") as f:
+            writer = csv.writer(f)
+            writer.writerow(_COLUMNS)
+            writer.writerows(asdict(score).values() for score in scores)
+
+    replace_atomically(path, write)
+
+
+def read_scores(path: Path) -> list[Score]:
+    """All rows of a file. Columns but scan, class and dice may be missing; cell is then the file's name.
+
+    Raises:
+        InputError: if the file cannot be understood.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as f:
+            return [
+                Score(
+                    row.get("cell") or path.stem,
+                    int(row.get("seed") or 0),
+                    row["scan"],
+                    int(row["class"]),
+                    float(row["dice"]),
+                    float(row.get("seconds") or "nan"),
+                    int(row.get("iterations") or 0),
+                )
+                for row in csv.DictReader(f)
+            ]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a table of scores ({error!r}); gmabs evaluate --csv writes such a table") from error
+
+
+def scan_dice(scores: Iterable[Score], cell: str, label: int | None = None) -> dict[int, dict[str, float]]:
+    """Dice of one cell as {seed: {scan: value}}, of one class or (None) the mean over the scan's classes."""
+    values: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for score in scores:
+        if score.cell == cell and label in (None, score.label):
+            values[score.seed][score.scan].append(score.dice)
+    return {seed: {scan: mean(dice) for scan, dice in by_scan.items()} for seed, by_scan in sorted(values.items())}
+
+
+def paired_differences(
+    scores: Sequence[Score], cell: str, reference: str, label: int | None = None
+) -> tuple[np.ndarray, list[int], list[str]]:
+    """Dice of one cell minus that of another, for each seed and scan that both have.
+
+    Args:
+        scores: rows of both cells.
+        cell: name of the one.
+        reference: name of the other.
+        label: one class, or None for the mean over the scan's classes.
+
+    Returns:
+        (seeds, scans) float, the seeds, the scans. Scans without a value in any of them (a class that neither
+        truth nor prediction has) are left out.
+
+    Raises:
+        InputError: if they share no seed, or were tested on different scans.
+    """
+    first, second = scan_dice(scores, cell, label), scan_dice(scores, reference, label)
+    seeds = sorted(set(first) & set(second))
+    if not seeds:
+        raise InputError(f"{cell} and {reference} have no seed in common: {sorted(first)} and {sorted(second)}")
+    scans = sorted(first[seeds[0]])
+    for name, values in ((cell, first), (reference, second)):
+        for seed in seeds:
+            if sorted(values[seed]) != scans:
+                raise InputError(f"{name}, seed {seed}: tested on other scans than {cell}, seed {seeds[0]}")
+    difference = np.array([[first[seed][scan] - second[seed][scan] for scan in scans] for seed in seeds])
+    kept = ~np.isnan(difference).any(axis=0)
+    return difference[:, kept], seeds, [scan for scan, keep in zip(scans, kept, strict=True) if keep]
