@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Plane = tuple[int, int]
 
@@ -189,7 +190,7 @@ def _along(mask: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(mask, axis, 0).reshape(mask.shape[axis], -1)
 
 
-def _planes_where(flags: np.ndarray, axis: int) -> list[Plane]:
+def _planes_where(flags: ArrayLike, axis: int) -> list[Plane]:
     return [(axis, int(i)) for i in np.flatnonzero(flags)]
 
 

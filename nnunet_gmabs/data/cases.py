@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,21 @@ def find_cases(raw: RawFolder) -> list[Case]:
         is_made = digest is not None and made.get(identifier) == digest
         cases.append(Case(identifier, tuple(sorted(files)), label_file, digest, is_made))
     return cases
+
+
+def reader_writer_class(raw: RawFolder, cases: Sequence[Case]) -> type:
+    """The class with which nnU-Net reads and writes this data set, found by opening its first image.
+
+    Raises:
+        InputError: if no class of nnU-Net can open it.
+    """
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    example = cases[0].image_files[0]
+    try:
+        return determine_reader_writer_from_dataset_json(raw.dataset_json, str(example), verbose=False)
+    except RuntimeError as error:
+        raise InputError(f"{example}: no reader of nnU-Net can open it; copy or export it again") from error
 
 
 def read_made_labels(raw: Path) -> dict[str, str]:

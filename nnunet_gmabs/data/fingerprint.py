@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_gmabs.data.cases import Case
+from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.data.cases import Case, reader_writer_class
 from nnunet_gmabs.data.record import FINGERPRINT_MARK
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.files import write_json
@@ -29,9 +30,7 @@ def is_without_ignore(pre: Path) -> bool:
     return bool(json.loads(fingerprint_file(pre).read_text(encoding="utf-8")).get(FINGERPRINT_MARK))
 
 
-def extract_fingerprint(
-    pre: Path, cases: Sequence[Case], ignore_label: int | None, dataset_json: dict[str, Any], workers: Workers
-) -> None:
+def extract_fingerprint(pre: Path, raw: RawFolder, cases: Sequence[Case], workers: Workers) -> None:
     """Make nnU-Net's dataset_fingerprint.json from labels in which ignore has become background.
 
     nnU-Net hard-codes the function that looks at a scan, and runs it in new processes, so only the label files that
@@ -41,8 +40,9 @@ def extract_fingerprint(
 
     with tempfile.TemporaryDirectory(dir=pre, prefix="gmabs_fingerprint_") as folder:
         copies = {}
-        if ignore_label is not None:
-            jobs = [_Job(case, Path(folder) / case.label_file.name, ignore_label, dataset_json) for case in cases]
+        if raw.ignore_label is not None:
+            reader_writer = reader_writer_class(raw, cases)
+            jobs = [_Job(case, Path(folder) / case.label_file.name, raw.ignore_label, reader_writer) for case in cases]
             for job, _ in workers.map(_copy_without_ignore, jobs, "Copying labels without ignore"):
                 copies[job.case.identifier] = str(job.copy)
 
@@ -62,15 +62,11 @@ class _Job:
     case: Case
     copy: Path
     ignore_label: int
-    dataset_json: dict[str, Any]
+    reader_writer: type
 
 
 def _copy_without_ignore(job: _Job) -> None:
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    reader_writer = determine_reader_writer_from_dataset_json(
-        job.dataset_json, str(job.case.image_files[0]), verbose=False
-    )()
+    reader_writer = job.reader_writer()
     labels, properties = reader_writer.read_seg(str(job.case.label_file))
     labels[labels == job.ignore_label] = 0
     reader_writer.write_seg(labels[0], str(job.copy), properties)

@@ -237,9 +237,7 @@ class _Preparation:
         self.take_over_raw_splits()
         if options.replan or not fingerprint.fingerprint_file(self.pre).is_file():
             with planning.quiet():
-                fingerprint.extract_fingerprint(
-                    self.pre, cases, self.raw.ignore_label, self.raw.dataset_json, self.workers
-                )
+                fingerprint.extract_fingerprint(self.pre, self.raw, cases, self.workers)
         plans = []
         if options.replan or not self.plans_file(name).is_file():
             plans.append(planning.make_plans(self.pre, self.planner, name))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_gmabs.annotation.raw_folder import RawFolder
-from nnunet_gmabs.data.cases import MADE_LABELS, Case, read_made_labels
+from nnunet_gmabs.data.cases import MADE_LABELS, Case, read_made_labels, reader_writer_class
 from nnunet_gmabs.data.verify import Facts
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.errors import InputError
@@ -92,10 +92,11 @@ def apply_changes(raw: RawFolder, changes: RawChanges, rollback: Rollback, worke
     made = read_made_labels(raw.folder)
     rollback.remember(record)
     jobs = []
+    reader_writer = reader_writer_class(raw, changes.to_make) if changes.to_make else object
     for case in changes.to_make:
         for path in (case.label_file, case.label_file.with_suffix(".json")):
             rollback.remember(path)
-        jobs.append(_Job(case, changes.ignore_label, raw.dataset_json))
+        jobs.append(_Job(case, changes.ignore_label, reader_writer))
     for job, digest in workers.map(_make_label_file, jobs, "Making label files of unlabelled scans"):
         made[job.case.identifier] = digest
     for identifier in changes.to_remove:
@@ -110,16 +111,13 @@ def apply_changes(raw: RawFolder, changes: RawChanges, rollback: Rollback, worke
 class _Job:
     case: Case
     ignore_label: int | None
-    dataset_json: dict[str, Any]
+    reader_writer: type
 
 
 def _make_label_file(job: _Job) -> str:
     """Write an all-ignore label file with the image's geometry; its hash (in a worker)."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    image_file = str(job.case.image_files[0])
-    reader_writer = determine_reader_writer_from_dataset_json(job.dataset_json, image_file, verbose=False)()
-    image, properties = reader_writer.read_images((image_file,))
+    reader_writer = job.reader_writer()
+    image, properties = reader_writer.read_images((str(job.case.image_files[0]),))
     labels = np.full(image.shape[1:], job.ignore_label, dtype=np.uint16)
     label_file = job.case.label_file
     try:

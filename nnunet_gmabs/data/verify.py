@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_gmabs.annotation.raw_folder import RawFolder
-from nnunet_gmabs.data.cases import Case
+from nnunet_gmabs.data.cases import Case, reader_writer_class
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.errors import InputError
 
@@ -46,10 +46,12 @@ class _Job:
     case: Case
     channels: int
     known_labels: frozenset[int]
-    dataset_json: dict[str, Any]
+    reader: type
 
 
-def verify_cases(raw: RawFolder, cases: Sequence[Case], known: dict[str, Facts], workers: Workers) -> dict[str, Facts]:
+def verify_cases(
+    raw: RawFolder, cases: Sequence[Case], known: dict[str, list[Facts]], workers: Workers
+) -> dict[str, Facts]:
     """Check all scans, and the data set as a whole.
 
     Args:
@@ -65,11 +67,10 @@ def verify_cases(raw: RawFolder, cases: Sequence[Case], known: dict[str, Facts],
         InputError: naming up to ten files that are wrong, each with its cure.
     """
     facts = {case.identifier: f for case in cases for f in known.get(case.identifier, []) if _unchanged(case, f)}
-    jobs = [
-        _Job(case, len(raw.dataset_json["channel_names"]), frozenset(raw.label_values), raw.dataset_json)
-        for case in cases
-        if case.identifier not in facts
-    ]
+    unread = [case for case in cases if case.identifier not in facts]
+    reader = reader_writer_class(raw, unread) if unread else object
+    channels, known_labels = len(raw.dataset_json["channel_names"]), frozenset(raw.label_values)
+    jobs = [_Job(case, channels, known_labels, reader) for case in unread]
     errors = {}
     for job, result in workers.map(_check_case, jobs, "Checking scans"):
         if isinstance(result, str):
@@ -115,16 +116,11 @@ def _check_case(job: _Job) -> Facts | str:
 
 
 def _read_case(job: _Job) -> Facts:
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
     case = job.case
     stamps = case.image_stamps()
     for path in (*case.image_files, *([case.label_file] if case.label_sha256 else [])):
         _check_gzip(path)
-    try:
-        reader = determine_reader_writer_from_dataset_json(job.dataset_json, str(case.image_files[0]), verbose=False)()
-    except RuntimeError as error:
-        raise InputError(f"{case.image_files[0]}: no reader of nnU-Net can open it; export it again") from error
+    reader = job.reader()
     channels = [_read(reader.read_images, (str(path),), path) for path in case.image_files]
     first, geometry = channels[0]
     for path, (array, other) in zip(case.image_files[1:], channels[1:], strict=True):
@@ -139,9 +135,9 @@ def _read_case(job: _Job) -> Facts:
             case.label_file, array.shape, label_geometry, case.image_files[0], (1, *image.shape[1:]), geometry
         )
         labels = _label_values(case.label_file, array)
-        error = None if case.made else _unknown_labels(case.label_file, labels, job.known_labels)
-        if error:
-            raise InputError(error)
+        unknown = None if case.made else _unknown_labels(case.label_file, labels, job.known_labels)
+        if unknown:
+            raise InputError(unknown)
     return Facts(stamps, _image_hash(image, geometry), case.label_sha256, labels)
 
 
@@ -172,7 +168,7 @@ def _check_nifti_floats(path: Path) -> None:
     import nibabel
 
     try:
-        image = nibabel.load(path)
+        image: Any = nibabel.load(path)
         wrong = image.get_data_dtype().kind == "f" and not np.isfinite(np.asanyarray(image.dataobj)).all()
     except Exception:  # nnU-Net's reader, which comes next, says what is wrong with it
         return
