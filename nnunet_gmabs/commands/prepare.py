@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cpu-seconds",
         metavar="S",
         type=float,
-        default=0.4,
-        help="training step on two cores that these plans aim for (default: 0.4)",
+        default=0.2,
+        help="training step on two cores that these plans aim for (default: 0.2)",
     )
     parser.add_argument(
         "-np", dest="processes", metavar="N", type=int, help="scans at the same time (default: nnUNet_def_n_proc)"
