@@ -101,14 +101,21 @@ class Rollback:
     def restore(self) -> None:
         """Bring every remembered file back; as far as the disk allows, one failure does not stop the others."""
         for path, content in self._before.items():
-            with contextlib.suppress(OSError):
-                if content is None:
+            if content is None:  # these first: what they held is room for the others, should the disk be full
+                with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
-                elif path.read_bytes() != content:
-                    path.write_bytes(content)
+        for path, content in self._before.items():
+            if content is not None:
+                with contextlib.suppress(OSError):
+                    _restore(path, content)
         for folder in reversed(self._made_folders):
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _restore(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        replace_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 @contextlib.contextmanager

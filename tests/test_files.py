@@ -1,0 +1,90 @@
+"""Files that others read: swapped in whole, put back on failure, locked against a second writer."""
+
+import subprocess
+import sys
+
+import pytest
+
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.files import Rollback, only_one, replace_atomically, sha256, write_json
+
+
+def fail(path):
+    path.write_text("half")
+    raise RuntimeError("stop")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="stop"):
+        replace_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_open_file_keeps_its_content_while_the_path_gets_the_new_one(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, {"a": 1})
+    with open(path) as reader:
+        write_json(path, {"a": 2})
+        assert reader.read() == '{\n    "a": 1\n}\n'
+    assert path.read_text() == '{\n    "a": 2\n}\n'
+
+
+def test_hash_is_that_of_the_standard(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_rollback_brings_back_changed_removed_and_new_files(tmp_path):
+    changed, removed, new, folder = (tmp_path / name for name in ("changed", "removed", "new", "folder"))
+    changed.write_text("before")
+    removed.write_text("before")
+    rollback = Rollback()
+    for path in (changed, removed, new):
+        rollback.remember(path)
+    rollback.make_folder(folder / "inner")
+    changed.write_text("after")
+    removed.unlink()
+    new.write_text("after")
+    rollback.restore()
+    assert changed.read_text() == "before" and removed.read_text() == "before"
+    assert not new.exists() and not folder.exists()
+
+
+def test_rollback_remembers_the_first_state_and_forgets_when_told(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("first")
+    rollback = Rollback()
+    rollback.remember(path)
+    path.write_text("second")
+    rollback.remember(path)
+    path.write_text("third")
+    rollback.restore()
+    assert path.read_text() == "first"
+    path.write_text("fourth")
+    rollback.forget()
+    rollback.restore()
+    assert path.read_text() == "fourth"
+
+
+def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
+    path = tmp_path / "lock"
+    program = (
+        "import sys, time, pathlib\n"
+        "from nnunet_gmabs.files import only_one\n"
+        "with only_one(pathlib.Path(sys.argv[1]), 'x'):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="work is running already"):
+            with only_one(path, "work"):
+                pass
+        process.kill()
+    with only_one(path, "work"):  # the dead process's file is still there, its lock is not
+        pass
+    assert not path.exists()
