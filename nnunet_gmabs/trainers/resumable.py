@@ -98,9 +98,17 @@ class ResumableTrainer(nnUNetTrainer):
             "schedule_epochs": self.schedule_epochs,
             "iteration": self.iteration,
             "networks": {name: network.state_dict() for name, network in self.networks().items()},
+            "history": self.history,
+            **self._positions(),
+        }
+
+    def _positions(self) -> dict[str, Any]:
+        """Where the generators and loaders stand; where they stood, when no epoch followed a resumed one."""
+        if self._resume_from is not None:  # a finished training continued: setting it up has drawn numbers
+            return {name: self._resume_from[name] for name in ("random", "batches_drawn")}
+        return {
             "random": random_state.capture(self.device),
             "batches_drawn": [loader.batches_drawn for loader in self._loaders_in_this_process()],
-            "history": self.history,
         }
 
     def _loaders_in_this_process(self) -> list[Any]:
