@@ -137,7 +137,8 @@ def only_one(path: Path, doing: str) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows removes no open file; the next owner will reuse it
+                path.unlink(missing_ok=True)
 
 
 def _is_same_file(handle: BinaryIO, path: Path) -> bool:

@@ -215,7 +215,7 @@ def test_status_says_what_is_to_be_prepared(masked, capsys):
     raw, pre = masked
     write_labels(raw, 1, [(0, 5)])
     assert main(["status", "-d", "1"]) == 0
-    assert "1 scans changed since they were prepared; run: gmabs prepare" in capsys.readouterr().out
+    assert "1 scan changed since prepared; run: gmabs prepare" in capsys.readouterr().out
     shutil.rmtree(pre)
     assert main(["status", "-d", "1"]) == 0
     assert "not prepared yet; run: gmabs prepare -d 1" in capsys.readouterr().out

@@ -236,12 +236,19 @@ def test_scans_may_come_and_go(prepared):
     (raw / "imagesTr" / f"{name(5)}_0000.nii.gz").unlink()  # its label file was made by us and goes with it
     (raw / "imagesTr" / f"{name(2)}_0000.nii.gz").unlink()
     (raw / "labelsTr" / f"{name(2)}.nii.gz").unlink()
-    result = run()
+    said = []
+    result = run(said.append)
     assert result.folders[FOLDER].built == [name(6)]
+    assert "not up to date: nnUNetPlans_2d; run `gmabs prepare -c 2d -p nnUNetPlans` before you train on it" in said
     assert result.folders[FOLDER].removed == [name(2), name(5)]
     assert result.labelled == [name(0), name(1)] and result.unlabelled == [name(n) for n in (3, 4, 6)]
     for folder in (FOLDER, f"{FOLDER}_gmabs"):
         assert not [path for path in (pre / folder).iterdir() if path.name.startswith((name(2), name(5)))]
+    labels_left = sorted(path.name[:7] for path in (pre / "gt_segmentations").iterdir())
+    assert labels_left == [name(n) for n in range(7)]  # the data of 2d, which was not asked for, still needs them
+    run(configurations=("2d",))
+    labels_left = sorted(path.name[:7] for path in (pre / "gt_segmentations").iterdir())
+    assert labels_left == [name(n) for n in (0, 1, 3, 4, 6)]
     assert dataset_json(raw)["numTraining"] == dataset_json(pre)["numTraining"] == 5
     assert not (raw / "labelsTr" / f"{name(5)}.nii.gz").exists()
     assert set(json.loads((raw / "gmabs" / "made_labels.json").read_text())) == {name(n) for n in (3, 4, 6)}
@@ -329,6 +336,24 @@ def test_a_running_training_never_sees_a_missing_half_written_or_foreign_file(pr
     assert run().folders[FOLDER].built == [name(3), name(4)]
     assert len(looks) >= 16
     np.testing.assert_array_equal(opened[...], content)  # a file opened before keeps its content
+
+
+def test_labels_outside_what_nnunet_keeps_are_named(prepared):
+    raw, pre = prepared
+    image = scan_image(2)
+    image[0] = 0
+    write_image(raw / "imagesTr" / f"{name(2)}_0000.nii.gz", image, scan_spacing(2))
+    write_labels(raw, 2, [(0, 0)])
+    said = []
+    assert run(said.append).labelled == [name(0), name(1)]
+    assert any(text.startswith("warning: scan_02: every label lies outside the box") for text in said)
+
+
+def test_a_broken_fingerprint_is_named(prepared):
+    _, pre = prepared
+    (pre / "dataset_fingerprint.json").write_text("{")
+    with pytest.raises(InputError, match=r"dataset_fingerprint.json: not usable .*--replan"):
+        run()
 
 
 def test_files_of_an_old_nnunet_are_named(prepared):

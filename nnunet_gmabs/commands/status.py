@@ -120,7 +120,8 @@ def _print_folder(folder: DataFolder, raw: RawFolder, labelled: list[Case], draw
     print(f"\n{folder.configuration} ({folder.data_identifier}, {spacing} mm)")
     _print_table(rows, HEAD)
     if outdated:
-        print(f"{len(outdated)} scans changed since they were prepared; run: gmabs prepare -d {raw.folder.name}")
+        scans = "1 scan" if len(outdated) == 1 else f"{len(outdated)} scans"
+        print(f"{scans} changed since prepared; run: gmabs prepare -d {raw.folder.name}")
     if lost:
         print(
             f"ERROR: something drawn is missing on the training grid in {', '.join(lost)}; prepare again, report this"

@@ -128,7 +128,7 @@ class DataFolder:
             recorder.save()  # before the files change: a killed run must not leave a record that says too much
         for identifier in result.removed:
             rollback.forget()
-            remove_case(self.pre, self.data_identifier, identifier)
+            remove_case(self.pre, self.data_identifier, identifier + dataset_json["file_ending"], identifier)
         jobs = [
             PreprocessJob(case, self.pre, self.plans_manager, self.configuration_manager, dataset_json)
             for case in outdated
@@ -141,6 +141,11 @@ class DataFolder:
             recorder.save_if_changed()
         self._repair(cases, dataset_json, result.kept)
         return result
+
+    def outdated_by_plans(self) -> bool:
+        """Whether scans are there that were preprocessed by other plans, so that all will be rebuilt."""
+        record = read_record(self.pre, self.data_identifier)
+        return bool(record) and record["preprocessing"] != self.key
 
     def _repair(self, cases: Sequence[Case], dataset_json: dict[str, Any], kept: list[str]) -> None:
         for case in cases:

@@ -17,6 +17,7 @@ from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.data.cases import Case, reader_writer_class
 from nnunet_gmabs.data.record import FINGERPRINT_MARK
 from nnunet_gmabs.data.workers import Workers
+from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
 
 
@@ -26,8 +27,16 @@ def fingerprint_file(pre: Path) -> Path:
 
 
 def is_without_ignore(pre: Path) -> bool:
-    """Whether the fingerprint there was made by extract_fingerprint()."""
-    return bool(json.loads(fingerprint_file(pre).read_text(encoding="utf-8")).get(FINGERPRINT_MARK))
+    """Whether the fingerprint there was made by extract_fingerprint().
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    path = fingerprint_file(pre)
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get(FINGERPRINT_MARK))
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not usable ({error}); use --replan, which makes it again") from error
 
 
 def extract_fingerprint(pre: Path, raw: RawFolder, cases: Sequence[Case], workers: Workers) -> None:

@@ -153,15 +153,17 @@ class _Preparation:
         for folder in folders:
             folder.check_foreign_files()
         for folder in folders:
+            if folder.outdated_by_plans():
+                self.say(f"{folder.path.name}: the plans changed, so all scans are rebuilt; stop trainings on them")
             result.folders[folder.data_identifier] = folder.update(
                 cases, facts, self.raw.dataset_json, without_ignore, self.workers, self.rollback
             )
             self.say(_summary(folder, result.folders[folder.data_identifier]))
-        result.labelled = labelled_identifiers(self.pre, folders[0].data_identifier, labelled)
-        self.report_lost(labelled, result.labelled)
+        result.labelled = self.labelled_on_training_grid(labelled, folders[0])
         result.unlabelled = sorted({case.identifier for case in cases} - set(result.labelled))
         self.say(f"{len(result.labelled)} labelled scans, {len(result.unlabelled)} unlabelled")
         self.split(result.labelled, folders)
+        self.report_outdated(cases, result.folders)
         return result
 
     def verify(self) -> tuple[list[Case], dict[str, Facts], list[str]]:
@@ -297,13 +299,32 @@ class _Preparation:
         if not path.is_file() or path.read_bytes() != content:
             replace_atomically(path, lambda temporary: temporary.write_bytes(content))
 
-    def report_lost(self, labelled: Sequence[str], on_training_grid: Sequence[str]) -> None:
-        """Name scans whose labels all lie outside what nnU-Net keeps of them."""
-        for identifier in sorted(set(labelled) - set(on_training_grid)):
-            self.say(
-                f"warning: {identifier}: every label lies outside the box of non-zero voxels that nnU-Net keeps, "
-                "so the scan counts as unlabelled"
-            )
+    def labelled_on_training_grid(self, labelled: Sequence[str], folder: DataFolder) -> list[str]:
+        """The scans that have labels inside what nnU-Net keeps of them; the others are named.
+
+        Raises:
+            InputError: if there is none.
+        """
+        found = labelled_identifiers(self.pre, folder.data_identifier, labelled)
+        reason = "every label lies outside the box of non-zero voxels that nnU-Net keeps"
+        if not found:
+            raise InputError(f"{', '.join(labelled)}: {reason}; draw a plane through the body")
+        for identifier in sorted(set(labelled) - set(found)):
+            self.say(f"warning: {identifier}: {reason}, so the scan counts as unlabelled")
+        return found
+
+    def report_outdated(self, cases: Sequence[Case], done: dict[str, Built]) -> None:
+        """Name data folders that were prepared earlier, were not asked for now, and hold other scans or labels."""
+        labels = {case.identifier: case.label_sha256 for case in cases}
+        for path in sorted(self.pre.glob("*_gmabs/prepared.json")):
+            data_identifier = path.parent.name.removesuffix("_gmabs")
+            record = read_record(self.pre, data_identifier)
+            if record and data_identifier not in done:
+                if {name: entry["label_sha256"] for name, entry in record["cases"].items()} != labels:
+                    self.say(
+                        f"not up to date: {data_identifier}; run `gmabs prepare -c {record['configuration']} "
+                        f"-p {record['plans']}` before you train on it"
+                    )
 
     def split(self, labelled: list[str], folders: list[DataFolder]) -> None:
         """Make splits_final.json over the labelled scans, or bring our own up to date; a user's is left alone."""

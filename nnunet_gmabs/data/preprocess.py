@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import pickle
 import shutil
@@ -88,8 +89,8 @@ def staging_folder(pre: Path, data_identifier: str) -> Path:
     return gmabs_folder(pre, data_identifier) / "staging"
 
 
-def remove_case(pre: Path, data_identifier: str, identifier: str) -> None:
-    """Remove the files of a scan that is no longer in the raw data set."""
+def remove_case(pre: Path, data_identifier: str, label_name: str, identifier: str) -> None:
+    """Remove the files of a scan that is no longer in the raw data set; labels with the last data folder."""
     data = Path(pre) / data_identifier
     for path in (
         data / f"{identifier}.b2nd",
@@ -98,6 +99,8 @@ def remove_case(pre: Path, data_identifier: str, identifier: str) -> None:
         expert_file(pre, data_identifier, identifier),
     ):
         path.unlink(missing_ok=True)
+    if not list(Path(pre).glob(f"*/{glob.escape(identifier)}.pkl")):
+        (Path(pre) / "gt_segmentations" / label_name).unlink(missing_ok=True)
 
 
 def update_ground_truth(pre: Path, case: Case) -> None:
