@@ -81,7 +81,7 @@ def choose_scans(identifiers: Iterable[str], plan: SparsifyPlan) -> tuple[list[s
     everything = sorted(identifiers)
     if plan.test + plan.scans > len(everything):
         raise InputError(
-            f"{plan.scans} labelled and {plan.test} test scans asked for, but only {len(everything)} training scans exist"
+            f"{plan.scans} labelled and {plan.test} test scans asked for, but there are only {len(everything)} scans"
         )
     order = np.random.default_rng(plan.test_seed).permutation(len(everything))
     test = sorted(everything[i] for i in order[: plan.test])
@@ -163,9 +163,7 @@ def sparsify(
         dataset_json, ignore_label = raw.dataset_json_with_ignore()
         for identifier in progress(labelled):
             result.planes[identifier] = _write_sparse_labels(raw, unfinished, identifier, plan, ignore_label)
-        write_json(
-            unfinished / "dataset.json", {**dataset_json, "numTraining": len(labelled) + len(unlabelled)}
-        )
+        write_json(unfinished / "dataset.json", {**dataset_json, "numTraining": len(labelled) + len(unlabelled)})
         _write_record(unfinished, source, plan, result)
         os.replace(unfinished, target)
     finally:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("-p", dest="predictions", metavar="PRED", type=Path, required=True, help="folder of predictions")
-    parser.add_argument("-g", dest="truth", metavar="TRUTH", type=Path, required=True, help="folder of true labels")
+    parser.add_argument(
+        "-p", dest="predictions", metavar="PRED", type=Path, required=True, help="folder of predictions"
+    )
+    parser.add_argument("-g", dest="truth", metavar="TRUTH", type=Path, required=True, help="true labels")
     parser.add_argument(
         "-l", dest="labels", metavar="LABEL", type=int, nargs="+", required=True, help="classes, such as 1 2"
     )

@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{target}")
     for identifier, planes in sorted(result.planes.items()):
         print(f"  {identifier}: " + ", ".join(f"axis {axis} index {index}" for axis, index in planes))
-    print(f"  {len(result.planes)} scans labelled, {len(result.unlabelled)} unlabelled, {len(result.test)} moved to test")
+    print(
+        f"  {len(result.planes)} scans labelled, {len(result.unlabelled)} unlabelled, {len(result.test)} moved to test"
+    )
     print(f"  image files: {result.linked} hard-linked, {result.copied} copied")
     return 0
 
@@ -62,7 +64,7 @@ def target_folder(name: str) -> Path:
 
     path = Path(name)
     if not re.fullmatch(r"Dataset\d{3}_.+", path.name):
-        raise InputError(f"{name}: nnU-Net finds only names such as Dataset104_{path.name or 'Name'}; choose such a name")
+        raise InputError(f"{name}: nnU-Net finds only names such as Dataset104_{path.name or 'Name'}")
     folder = path if len(path.parts) > 1 else raw_root() / name
     same_id = [p for p in folder.parent.glob(f"{folder.name[:10]}_*") if p != folder]
     if same_id:

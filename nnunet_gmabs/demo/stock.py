@@ -1,8 +1,8 @@
 """Stock nnU-Net with another number of iterations, as the control in comparisons.
 
 nnUNetTrainer always trains 1,000 epochs of 250 iterations. What is written here is a subclass that sets the
-numbers of epochs and iterations, seeds the generators, and changes nothing else. It is written into a folder of its
-own at run time, so that only the comparison that asked for it can find it.
+numbers of epochs and iterations, seeds the generators, heeds OMP_NUM_THREADS, and changes nothing else. It is
+written into a folder of its own at run time, so that only the comparison that asked for it can find it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 _TEMPLATE = '''"""{first_line}"""
 
 import os
+import os
 import random
 
 import numpy as np
@@ -23,7 +24,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
 class {name}(nnUNetTrainer):
-    """nnUNetTrainer, but for its length and its seed."""
+    """nnUNetTrainer, but for its length, its seed and its threads."""
 
     def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -36,6 +37,8 @@ class {name}(nnUNetTrainer):
         random.seed({seed})
         np.random.seed({seed})
         torch.manual_seed({seed})
+        if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS"):  # nnU-Net's command takes all cores
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 '''
 
 

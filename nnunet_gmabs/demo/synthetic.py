@@ -95,10 +95,14 @@ def write_data_set(
     for number in progress(range(train + test)):
         scan = draw_scan(np.random.default_rng([seed, number]), contrast=number % 2)
         part = "Tr" if number < train else "Ts"
-        for array, name in ((scan.image, f"images{part}/scan_{number:03d}_0000"), (scan.labels, f"labels{part}/scan_{number:03d}")):
+        files = {
+            f"images{part}/scan_{number:03d}_0000.nii.gz": scan.image,
+            f"labels{part}/scan_{number:03d}.nii.gz": scan.labels,
+        }
+        for name, array in files.items():
             image = sitk.GetImageFromArray(array)
             image.SetSpacing(scan.spacing_mm[::-1])  # SimpleITK counts axes the other way round
-            sitk.WriteImage(image, str(folder / f"{name}.nii.gz"), True)
+            sitk.WriteImage(image, str(folder / name), True)
     write_json(
         folder / "dataset.json",
         {"channel_names": {"0": "MRI"}, "labels": LABELS, "numTraining": train, "file_ending": ".nii.gz"},

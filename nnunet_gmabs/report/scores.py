@@ -86,7 +86,7 @@ def read_scores(path: Path) -> list[Score]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a table of scores ({error!r}); gmabs evaluate --csv writes such a table") from error
+        raise InputError(f"{path}: not a table of scores ({error!r}); gmabs evaluate --csv writes one") from error
 
 
 def scan_dice(scores: Iterable[Score], cell: str, label: int | None = None) -> dict[int, dict[str, float]]:

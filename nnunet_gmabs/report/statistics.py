@@ -31,9 +31,7 @@ class Comparison:
         return self.low > 0 or self.high < 0
 
 
-def paired_bootstrap(
-    differences: np.ndarray, level: float = 0.9, resamples: int = 10_000, seed: int = 0
-) -> Comparison:
+def paired_bootstrap(differences: np.ndarray, level: float = 0.9, resamples: int = 10_000, seed: int = 0) -> Comparison:
     """Mean paired difference with a percentile interval that knows both scans and seeds as sources of chance.
 
     Each resample draws S seeds and N scans with replacement, independently of each other, and takes

@@ -1,0 +1,118 @@
+"""A picture of slices with contours: the truth and what each method found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunet_gmabs.files import replace_atomically
+from nnunet_gmabs.report.dice import dice
+from nnunet_gmabs.report.tables import percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#ff9f1c", "#2ec4ff", "#7ae582", "#ff70a6", "#e9ff70", "#b388ff")
+PANEL_INCHES = 2.3
+
+
+@dataclass(frozen=True)
+class ScanPicture:
+    """One row of the picture.
+
+    Attributes:
+        identifier: name of the scan.
+        image: (X, Y, Z) intensities.
+        truth: (X, Y, Z) integer labels.
+        predictions: integer labels by method, each (X, Y, Z).
+        spacing_mm: of the three axes.
+    """
+
+    identifier: str
+    image: np.ndarray
+    truth: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+    spacing_mm: Sequence[float]
+
+
+def telling_index(truth: np.ndarray, labels: Sequence[int], axis: int = 0) -> int:
+    """The slice that shows most of all classes: where the least share of a class's largest area is largest.
+
+    Ties go to the larger sum of shares, then to the lower index.
+
+    Args:
+        truth: (X, Y, Z) integers.
+        labels: classes; those absent from the scan do not count.
+        axis: across which to slice.
+    """
+    others = tuple(a for a in range(truth.ndim) if a != axis)
+    areas = np.array([(truth == label).sum(axis=others) for label in labels], dtype=float)
+    shares = areas[areas.max(axis=1) > 0]
+    if not len(shares):
+        return truth.shape[axis] // 2
+    shares /= shares.max(axis=1, keepdims=True)
+    return int(max(range(truth.shape[axis]), key=lambda i: (shares[:, i].min(), shares[:, i].sum(), -i)))
+
+
+def draw_contours(path: Path, scans: Sequence[ScanPicture], names: Mapping[int, str]) -> None:
+    """Write a PNG: one row for each scan, the bare slice and then one column for each method.
+
+    Every panel has the scan's true pixel aspect. Truth is a filled area, a prediction a line, in the colour of the
+    class; below each panel stands the Dice of the whole scan.
+
+    Args:
+        path: of the PNG.
+        scans: at least one, all with the same methods.
+        names: classes to show, and what to call them.
+    """
+    # The figure's own canvas: pyplot would keep figures, and choose a backend for the whole process.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    methods = list(scans[0].predictions)
+    size = PANEL_INCHES * (len(methods) + 1), (PANEL_INCHES + 0.3) * len(scans) + 0.8
+    figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(scans), len(methods) + 1, squeeze=False)
+    for row, scan in zip(panels, scans, strict=True):
+        index = telling_index(scan.truth, list(names))
+        _show_slice(row[0], scan, index)
+        row[0].set_xlabel(f"{scan.identifier}, slice {index}", fontsize=9)
+        for panel, method in zip(row[1:], methods, strict=True):
+            _show_slice(panel, scan, index)
+            _show_labels(panel, scan.truth[index], scan.predictions[method][index], list(names))
+            values = (dice(scan.predictions[method], scan.truth, label) for label in names)
+            text = ", ".join(f"{name} {percent(v)}" for name, v in zip(names.values(), values, strict=True))
+            panel.set_xlabel(text, fontsize=9)
+    for panel, title in zip(panels[0], ["image", *methods], strict=True):
+        panel.set_title(title, fontsize=10)
+    handles: list[Patch | Line2D] = []
+    for colour, name in zip(COLOURS, names.values(), strict=False):
+        handles.append(Patch(facecolor=colour, alpha=0.45, label=f"{name}: truth"))
+        handles.append(Line2D([], [], color=colour, linewidth=1.8, label=f"{name}: prediction"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
+
+
+def _show_slice(panel: Axes, scan: ScanPicture, index: int) -> None:
+    low, high = np.percentile(scan.image, [0.5, 99.5])
+    aspect = scan.spacing_mm[1] / scan.spacing_mm[2]
+    panel.imshow(scan.image[index], cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="nearest")
+    panel.set_xticks([])
+    panel.set_yticks([])
+    for spine in panel.spines.values():
+        spine.set_visible(False)
+
+
+def _show_labels(panel: Axes, truth: np.ndarray, prediction: np.ndarray, labels: Sequence[int]) -> None:
+    for label, colour in zip(labels, COLOURS, strict=False):
+        if (truth == label).any():
+            panel.contourf(truth == label, levels=[0.5, 1.5], colors=[colour], alpha=0.45)
+        if (prediction == label).any():
+            panel.contour(prediction == label, levels=[0.5], colors=[colour], linewidths=1.8)
