@@ -177,7 +177,7 @@ def read_file(file: Path) -> dict[str, Any]:
 
     try:
         text = file.read_text(encoding="utf-8")
-        content = json.loads(text or "null") if file.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if file.suffix == ".json" and text.strip() else yaml.safe_load(text)
     except OSError as error:
         raise InputError(
             f"{file}: cannot be read ({error.strerror}); correct {ENVIRONMENT_VARIABLE} or unset it"
