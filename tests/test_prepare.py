@@ -239,7 +239,7 @@ def test_scans_may_come_and_go(prepared):
     said = []
     result = run(said.append)
     assert result.folders[FOLDER].built == [name(6)]
-    assert "not up to date: nnUNetPlans_2d; run `gmabs prepare -c 2d -p nnUNetPlans` before you train on it" in said
+    assert "not up to date: nnUNetPlans_2d; run `gmabs prepare -c 2d -p nnUNetPlans`, before you train on it" in said
     assert result.folders[FOLDER].removed == [name(2), name(5)]
     assert result.labelled == [name(0), name(1)] and result.unlabelled == [name(n) for n in (3, 4, 6)]
     for folder in (FOLDER, f"{FOLDER}_gmabs"):
@@ -332,9 +332,13 @@ def test_a_running_training_never_sees_a_missing_half_written_or_foreign_file(pr
 
     for number in (3, 4):
         write_labels(raw, number)
+    other = scan_image(3)
+    other[:4] *= 2  # the same shape, other values
+    write_image(raw / "imagesTr" / f"{name(3)}_0000.nii.gz", other, scan_spacing(3))
     monkeypatch.setattr(preprocess.os, "replace", replace)
     assert run().folders[FOLDER].built == [name(3), name(4)]
     assert len(looks) >= 16
+    assert not np.array_equal(blosc2.open(urlpath=str(folder / f"{name(3)}.b2nd"), mode="r")[...], content)
     np.testing.assert_array_equal(opened[...], content)  # a file opened before keeps its content
 
 
@@ -429,7 +433,7 @@ def test_expert_files_of_scans_that_are_not_prepared_are_refused(prepared):
 
 
 def test_locations_are_bounded_and_drawn_with_a_seed():
-    from nnunet_gmabs.data.expert import MAX_LOCATIONS, _sample_locations
+    from nnunet_gmabs.data.expert_build import MAX_LOCATIONS, _sample_locations
 
     labels = np.zeros((20, 30, 40), np.int16)
     labels[0, 0, :2] = 1

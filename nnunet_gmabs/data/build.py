@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +39,12 @@ class Built:
     built: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if not self.built and not self.removed:
+            return f"nothing to do, {len(self.kept)} scans are up to date"
+        removed = f", {len(self.removed)} removed ({', '.join(self.removed)})" if self.removed else ""
+        return f"{len(self.built)} built, {len(self.kept)} kept{removed}"
 
 
 class DataFolder:
@@ -170,6 +176,20 @@ class DataFolder:
         for folder in (gmabs_folder(self.pre, self.data_identifier), self.path, self.pre / "gt_segmentations"):
             rollback.make_folder(folder)
         shutil.rmtree(staging_folder(self.pre, self.data_identifier), ignore_errors=True)
+
+
+def outdated_folders(pre: Path, cases: Sequence[Case], done: Iterable[str]) -> list[str]:
+    """Data folders prepared earlier, but not now, that hold other scans or labels, each with its cure."""
+    labels = {case.identifier: case.label_sha256 for case in cases}
+    found = []
+    for path in sorted(pre.glob("*_gmabs/prepared.json")):
+        data_identifier = path.parent.name.removesuffix("_gmabs")
+        record = read_record(pre, data_identifier)
+        if record and data_identifier not in done:
+            if {name: entry["label_sha256"] for name, entry in record["cases"].items()} != labels:
+                cure = f"gmabs prepare -c {record['configuration']} -p {record['plans']}"
+                found.append(f"{data_identifier}; run `{cure}`")
+    return found
 
 
 class _Recorder:

@@ -7,6 +7,7 @@ Stock nnU-Net takes every voxel above 0 for foreground, the ignore label include
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from nnunet_gmabs.data.record import FINGERPRINT_MARK
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
+
+TEMPORARY = "gmabs_fingerprint_"
 
 
 def fingerprint_file(pre: Path) -> Path:
@@ -47,7 +50,9 @@ def extract_fingerprint(pre: Path, raw: RawFolder, cases: Sequence[Case], worker
     """
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
-    with tempfile.TemporaryDirectory(dir=pre, prefix="gmabs_fingerprint_") as folder:
+    for left_over in Path(pre).glob(f"{TEMPORARY}*"):  # of a killed run
+        shutil.rmtree(left_over)
+    with tempfile.TemporaryDirectory(dir=pre, prefix=TEMPORARY) as folder:
         copies = {}
         if raw.ignore_label is not None:
             reader_writer = reader_writer_class(raw, cases)

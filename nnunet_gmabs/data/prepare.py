@@ -12,26 +12,21 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder, raw_root
-from nnunet_gmabs.data import fingerprint, planning, splits
-from nnunet_gmabs.data.build import Built, DataFolder
-from nnunet_gmabs.data.cases import Case, check_dataset_json, check_splits, find_cases, preprocessed_folder
+from nnunet_gmabs.data import fingerprint, planning
+from nnunet_gmabs.data.build import Built, DataFolder, outdated_folders
+from nnunet_gmabs.data.cases import Case, check_dataset_json, find_cases, preprocessed_folder
 from nnunet_gmabs.data.cpu_plans import CPU_PLANS, STEP_SECONDS, make_cpu_plans
 from nnunet_gmabs.data.expert import labelled_identifiers
-from nnunet_gmabs.data.record import (
-    all_records,
-    read_record,
-    record_file,
-    require_prepared_where_it_matters,
-    uses_fingerprint_intensities,
-)
+from nnunet_gmabs.data.record import require_prepared_where_it_matters, uses_fingerprint_intensities
+from nnunet_gmabs.data.splits_file import SplitsFile
 from nnunet_gmabs.data.unlabelled import apply_changes, plan_changes, with_made_labels
-from nnunet_gmabs.data.verify import Facts, classes_never_labelled, labelled_scans, verify_cases
+from nnunet_gmabs.data.verify import Facts, classes_never_labelled, known_facts, labelled_scans, verify_cases
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import Rollback, only_one, replace_atomically, sha256, write_json
+from nnunet_gmabs.files import Rollback, only_one, replace_atomically
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -138,7 +133,8 @@ class _Preparation:
         self.raw, self.pre, self.options, self.say = raw, pre, options, say
         self.rollback, self.workers = rollback, workers
         self.planner = planning.find_planner(options.planner)
-        self.own_splits = {record.get("splits_sha256") for record in all_records(pre)}
+        self.splits = SplitsFile(raw.folder, pre, say)
+        self.new_scans: set[str] = set()
 
     def run(self) -> Prepared:
         cases, facts, labelled = self.verify()
@@ -155,27 +151,23 @@ class _Preparation:
         for folder in folders:
             if folder.outdated_by_plans():
                 self.say(f"{folder.path.name}: the plans changed, so all scans are rebuilt; stop trainings on them")
-            result.folders[folder.data_identifier] = folder.update(
-                cases, facts, self.raw.dataset_json, without_ignore, self.workers, self.rollback
-            )
-            self.say(_summary(folder, result.folders[folder.data_identifier]))
+            built = folder.update(cases, facts, self.raw.dataset_json, without_ignore, self.workers, self.rollback)
+            result.folders[folder.data_identifier] = built
+            self.say(f"{folder.data_identifier}: {built}")
         result.labelled = self.labelled_on_training_grid(labelled, folders[0])
         result.unlabelled = sorted({case.identifier for case in cases} - set(result.labelled))
         self.say(f"{len(result.labelled)} labelled scans, {len(result.unlabelled)} unlabelled")
-        self.split(result.labelled, folders)
-        self.report_outdated(cases, result.folders)
+        self.splits.update(result.labelled, list(result.folders))
+        for outdated in outdated_folders(self.pre, cases, result.folders):
+            self.say(f"not up to date: {outdated}, before you train on it")
         return result
 
     def verify(self) -> tuple[list[Case], dict[str, Facts], list[str]]:
         """All checks that need nothing but the raw data set; writes nothing."""
         cases = find_cases(self.raw)
-        known: dict[str, list[Facts]] = {}
-        for record in all_records(self.pre):
-            for identifier, entry in record["cases"].items():
-                values = {name: entry[name] for name in Facts.__dataclass_fields__}
-                known.setdefault(identifier, []).append(Facts(**values))
+        known = known_facts(self.pre)
         facts = verify_cases(self.raw, cases, known, self.workers)
-        self.is_new = {case.identifier for case in cases} - set(known)
+        self.new_scans = {case.identifier for case in cases} - set(known)
         ignore_label = plan_changes(self.raw, cases, facts).ignore_label
         labelled = labelled_scans(cases, facts, ignore_label)
         if not labelled:
@@ -187,21 +179,8 @@ class _Preparation:
             raise InputError(f"{self.raw.folder / 'labelsTr'}: all labels are background; draw a plane with foreground")
         for name in classes_never_labelled(self.raw, facts, labelled):
             self.say(f"warning: class {name} is labelled in no scan, so it cannot be learned")
-        self.check_users_splits([case.identifier for case in cases], labelled)
+        self.splits.check([case.identifier for case in cases], labelled)
         return cases, facts, labelled
-
-    def check_users_splits(self, scans: Sequence[str], labelled: Sequence[str]) -> None:
-        """Raise InputError if splits that the user made are wrong, or if there are two different ones."""
-        theirs, ours = self.raw.folder / splits.NAME, splits.splits_file(self.pre)
-        for path in (theirs, ours):
-            if path.is_file() and not self.is_own(path):
-                check_splits(path, scans, labelled)
-        if theirs.is_file() and ours.is_file() and not self.is_own(ours) and not splits.agree(theirs, ours):
-            raise InputError(f"{ours}: differs from {theirs}; remove the one that you do not want")
-
-    def is_own(self, path: Path) -> bool:
-        """Whether `gmabs prepare` wrote these splits, and nobody has changed them since."""
-        return sha256(path) in self.own_splits
 
     def complete_raw(self, cases: list[Case], facts: dict[str, Facts]) -> list[Case]:
         """Label files for unlabelled scans, dataset.json, and nnU-Net's own verification of the result."""
@@ -213,7 +192,7 @@ class _Preparation:
             )
         apply_changes(self.raw, changes, self.rollback, self.workers)
         self.raw = RawFolder(self.raw.folder)
-        if self.is_new:
+        if self.new_scans:
             self.verify_with_nnunet()
         return with_made_labels(cases, facts, self.raw.ignore_label)
 
@@ -230,13 +209,14 @@ class _Preparation:
     def plan(self, cases: list[Case]) -> list[PlansManager]:
         """Fingerprint and plans: kept where they exist, unless asked to replan."""
         options = self.options
-        cpu = options.cpu or options.plans == CPU_PLANS
+        # plans for a CPU that share data must not be left behind when it is planned again
+        cpu = options.cpu or options.plans == CPU_PLANS or (options.replan and self.plans_file(CPU_PLANS).is_file())
         asked = None if options.plans == CPU_PLANS else options.plans
         name = asked or planning.default_plans_name(self.planner)
         for path in (fingerprint.fingerprint_file(self.pre), self.plans_file(name), self.plans_file(CPU_PLANS)):
             self.rollback.remember(path)
         self.rollback.remember(self.pre / "dataset.json")
-        self.take_over_raw_splits()
+        self.splits.take_over(self.rollback)
         if options.replan or not fingerprint.fingerprint_file(self.pre).is_file():
             with planning.quiet():
                 fingerprint.extract_fingerprint(self.pre, self.raw, cases, self.workers)
@@ -258,22 +238,14 @@ class _Preparation:
     def plans_file(self, name: str) -> Path:
         return self.pre / f"{name}.json"
 
-    def take_over_raw_splits(self) -> None:
-        """A user's splits_final.json in the raw data set goes where nnU-Net's trainers look."""
-        theirs, ours = self.raw.folder / splits.NAME, splits.splits_file(self.pre)
-        if theirs.is_file() and (not ours.is_file() or self.is_own(ours)) and not self.is_own(theirs):
-            self.rollback.remember(ours)
-            content = theirs.read_bytes()
-            replace_atomically(ours, lambda temporary: temporary.write_bytes(content))
-
     def choose_folders(self, plans: list[PlansManager]) -> list[DataFolder]:
         """The data folders to bring up to date; plans that share one name it once."""
         folders: dict[str, DataFolder] = {}
         for plan in plans:
-            names = self.options.configurations or [
-                name for name in DEFAULT_CONFIGURATIONS if name in plan.available_configurations
-            ]
-            for name in names:
+            names = self.options.configurations or DEFAULT_CONFIGURATIONS
+            available = [name for name in names if name in plan.available_configurations]
+            # small plans may lack 3d_lowres; what the full plans lack, the user is told
+            for name in names if self.options.configurations and plan is plans[0] else available:
                 folder = DataFolder(self.pre, plan, name)
                 known = folders.setdefault(folder.data_identifier, folder)
                 if known.key != folder.key:
@@ -313,41 +285,6 @@ class _Preparation:
             self.say(f"warning: {identifier}: {reason}, so the scan counts as unlabelled")
         return found
 
-    def report_outdated(self, cases: Sequence[Case], done: dict[str, Built]) -> None:
-        """Name data folders that were prepared earlier, were not asked for now, and hold other scans or labels."""
-        labels = {case.identifier: case.label_sha256 for case in cases}
-        for path in sorted(self.pre.glob("*_gmabs/prepared.json")):
-            data_identifier = path.parent.name.removesuffix("_gmabs")
-            record = read_record(self.pre, data_identifier)
-            if record and data_identifier not in done:
-                if {name: entry["label_sha256"] for name, entry in record["cases"].items()} != labels:
-                    self.say(
-                        f"not up to date: {data_identifier}; run `gmabs prepare -c {record['configuration']} "
-                        f"-p {record['plans']}` before you train on it"
-                    )
-
-    def split(self, labelled: list[str], folders: list[DataFolder]) -> None:
-        """Make splits_final.json over the labelled scans, or bring our own up to date; a user's is left alone."""
-        path = splits.splits_file(self.pre)
-        if path.is_file() and not self.is_own(path):
-            self.say(f"kept: {path} (yours)")
-            return
-        folds = splits.update_folds(splits.read_folds(path), labelled) if path.is_file() else None
-        if folds is None:
-            folds = splits.make_folds(labelled)
-            self.say(f"made: {path}, {len(folds)} folds over the {len(labelled)} labelled scans")
-        if len(labelled) < splits.FOLDS:
-            self.say(
-                f"only {len(labelled)} scans are labelled: every fold trains and validates on all of them, "
-                "so its validation says nothing about other scans"
-            )
-        if not path.is_file() or folds != splits.read_folds(path):
-            write_json(path, folds)
-        for folder in folders:
-            record = read_record(self.pre, folder.data_identifier)
-            if record["splits_sha256"] != sha256(path):
-                write_json(record_file(self.pre, folder.data_identifier), record | {"splits_sha256": sha256(path)})
-
 
 def _processes(options: PrepareOptions) -> int:
     if options.processes is not None:
@@ -357,12 +294,3 @@ def _processes(options: PrepareOptions) -> int:
     from nnunetv2.configuration import default_num_processes
 
     return max(1, min(default_num_processes, os.cpu_count() or 1))
-
-
-def _summary(folder: DataFolder, built: Built) -> str:
-    if not built.built and not built.removed:
-        return f"{folder.path.name}: nothing to do, {len(built.kept)} scans are up to date"
-    parts: list[Any] = [f"{len(built.built)} built", f"{len(built.kept)} kept"]
-    if built.removed:
-        parts.append(f"{len(built.removed)} removed ({', '.join(built.removed)})")
-    return f"{folder.path.name}: {', '.join(parts)}"

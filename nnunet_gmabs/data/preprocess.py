@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_gmabs.data.cases import Case
-from nnunet_gmabs.data.expert import expert_file, write_expert
+from nnunet_gmabs.data.expert import expert_file
+from nnunet_gmabs.data.expert_build import write_expert
 from nnunet_gmabs.data.record import gmabs_folder
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically, sha256, sync_folder

@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import numpy as np
 
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.data.cases import Case, reader_writer_class
+from nnunet_gmabs.data.geometry import check_same_grid, geometry_of
+from nnunet_gmabs.data.record import all_records
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.errors import InputError
 
@@ -88,6 +90,15 @@ def verify_cases(
     return facts
 
 
+def known_facts(pre: Path) -> dict[str, list[Facts]]:
+    """What earlier runs of `gmabs prepare` found, by identifier; one for each data folder that knows the scan."""
+    known: dict[str, list[Facts]] = {}
+    for record in all_records(pre):
+        for identifier, entry in record["cases"].items():
+            known.setdefault(identifier, []).append(Facts(**{f.name: entry[f.name] for f in fields(Facts)}))
+    return known
+
+
 def labelled_scans(cases: Iterable[Case], facts: dict[str, Facts], ignore_label: int | None) -> list[str]:
     """Identifiers of the scans in which at least one voxel is drawn."""
     return [case.identifier for case in cases if not case.made and set(facts[case.identifier].labels) - {ignore_label}]
@@ -124,14 +135,14 @@ def _read_case(job: _Job) -> Facts:
     channels = [_read(reader.read_images, (str(path),), path) for path in case.image_files]
     first, geometry = channels[0]
     for path, (array, other) in zip(case.image_files[1:], channels[1:], strict=True):
-        _check_same_grid(path, array.shape, other, case.image_files[0], first.shape, geometry)
+        check_same_grid(path, array.shape, other, case.image_files[0], first.shape, geometry)
     image = np.concatenate([array for array, _ in channels])
     _check_image(case, image, job.channels)
     labels: list[int] = []
     if case.label_sha256:
         _check_nifti_floats(case.label_file)
         array, label_geometry = _read(reader.read_seg, str(case.label_file), case.label_file)
-        _check_same_grid(
+        check_same_grid(
             case.label_file, array.shape, label_geometry, case.image_files[0], (1, *image.shape[1:]), geometry
         )
         labels = _label_values(case.label_file, array)
@@ -193,48 +204,6 @@ def _check_image(case: Case, image: np.ndarray, channels: int) -> None:
         raise InputError(f"{path}: is 0 everywhere; remove the scan or export it again")
 
 
-def _check_same_grid(
-    path: Path,
-    shape: tuple[int, ...],
-    geometry: dict[str, Any],
-    reference: Path,
-    reference_shape: tuple[int, ...],
-    reference_geometry: dict[str, Any],
-) -> None:
-    """Raise InputError unless both files have the same shape, spacing, origin and direction."""
-    if tuple(shape[1:]) != tuple(reference_shape[1:]):
-        raise InputError(
-            f"{path}: has shape {tuple(shape[1:])}, but {reference} has {tuple(reference_shape[1:])}; "
-            "export it on the grid of the image"
-        )
-    spacing = np.asarray(reference_geometry["spacing"], dtype=float)
-    tolerances_mm = {"spacing": 1e-3 * spacing.min(), "origin": 1e-2 * spacing.min(), "direction": 1e-3}
-    for name, value in _geometry(geometry).items():
-        expected = _geometry(reference_geometry).get(name)
-        if expected is None or np.abs(value - expected).max() > tolerances_mm[name]:
-            raise InputError(
-                f"{path}: has {name} {_text(value)}, but {reference} has {_text(expected)}; "
-                "export it on the grid of the image, or copy the image's header if the voxels do correspond"
-            )
-
-
-def _geometry(properties: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Spacing in mm, and as far as the reader says it, origin in mm and direction (columns of length 1)."""
-    geometry = {"spacing": np.asarray(properties["spacing"], dtype=float)}
-    if "sitk_stuff" in properties:
-        stuff = properties["sitk_stuff"]
-        geometry |= {name: np.asarray(stuff[name], dtype=float) for name in ("origin", "direction")}
-    if "nibabel_stuff" in properties:
-        affine = np.asarray(properties["nibabel_stuff"]["original_affine"], dtype=float)
-        geometry["origin"] = affine[:3, 3]
-        geometry["direction"] = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return geometry
-
-
-def _text(value: np.ndarray | None) -> str:
-    return "none" if value is None else str(np.round(value, 4).tolist())
-
-
 def _label_values(path: Path, array: np.ndarray) -> list[int]:
     values = np.unique(array)
     fractions = values[values != np.rint(values)]  # NaN differs from itself, so it is one of them
@@ -270,5 +239,5 @@ def _same_scan_twice(facts: dict[str, Facts]) -> list[str]:
 
 def _image_hash(image: np.ndarray, geometry: dict[str, Any]) -> str:
     digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16)
-    digest.update(repr([value.round(6).tolist() for value in _geometry(geometry).values()]).encode())
+    digest.update(repr([value.round(6).tolist() for value in geometry_of(geometry).values()]).encode())
     return digest.hexdigest()
