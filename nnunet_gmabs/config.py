@@ -31,11 +31,15 @@ class StreamsConfig:
 
     labelled_share: float = 0.5
     """Share of a batch from scans an expert has labelled. Paper: half labelled, half unlabelled."""
+    unlabelled_from: float = 0.25
+    """Share of the training in which batches are all labelled. Paper: 0. Ours: a teacher that knows nothing yet
+    has nothing to say of unlabelled samples, and they would take the place of labelled ones."""
     batch_share: float = 1.0
     """Share of the plans' batch size that is used; 0.5 is the control with the labelled half alone."""
 
     def __post_init__(self) -> None:
         _check_range(self, "labelled_share", 0, 1, open_low=True)
+        _check_range(self, "unlabelled_from", 0, 1)
         _check_range(self, "batch_share", 0, 1, open_low=True)
 
 
@@ -79,7 +83,7 @@ class ConsistencyConfig:
     weight: float = 0.5
     """At full ramp. Paper: 0.1 with mse."""
     ramp_end: float = 0.6
-    """Share of the training after which the sigmoid ramp has reached 1. Paper: 0.6."""
+    """Share of the training after which the sigmoid ramp, from unlabelled_from on, has reached 1. Paper: 0.6."""
     confidence: float = 0.8
     """confident: voxels whose highest teacher probability is above this are learned from. Ours."""
     noise_sd: float = 0.1
@@ -140,6 +144,7 @@ MEAN_TEACHER = GMABSConfig()
 
 MEAN_TEACHER_PAPER = replace(
     MEAN_TEACHER,
+    streams=StreamsConfig(unlabelled_from=0.0),
     supervision=SupervisionConfig(dice_weight=0.0, cross_entropy_average="samples"),
     consistency=ConsistencyConfig(form="mse", weight=0.1),
 )

@@ -1,6 +1,6 @@
 """The main job on real scans: sparse planes, unlabelled scans, and the controls.
 
-    python scripts/benchmark_main_job.py FOLDER/Dataset004_Hippocampus --work DIR [--iterations 600] [--jobs 2]
+    python scripts/benchmark_main_job.py FOLDER/Dataset004_Hippocampus --work DIR [--iterations 1000] [--jobs 2]
 
 FOLDER/DatasetXXX_Name is a densely labelled data set in nnU-Net's raw format, with labelsTs if it has test scans.
 --test of its training scans join the test set. For each budget and seed, `gmabs sparsify` keeps three planes
@@ -35,6 +35,7 @@ import yaml
 from nnunet_gmabs.demo.stock import Schedule, with_trainer_folder, write_stock_trainer
 from nnunet_gmabs.report.statistics import paired_bootstrap
 
+CPU_SECONDS = 0.1  # plans whose training step takes about this on two cores
 SMALLEST = 6  # labelled scans of the budget that gets several seeds
 FIELDS = ("row", "scans", "seed", "scan", "class", "dice", "seconds", "iterations")
 STOCK, DENSE = "stock nnU-Net, ignore label", "stock nnU-Net, all scans dense"
@@ -127,7 +128,8 @@ class Benchmark:
         arguments = [str(self.source), self.dataset(cell), "--scans", str(cell.scans), "--seed", str(cell.seed)]
         self.command(cell, "gmabs", "sparsify", *arguments, "--test", str(self.test))
         # nnU-Net's planner refuses nnUNet_n_proc_DA=0
-        prepare = ("prepare", "-d", str(cell.dataset_id), "-c", "3d_fullres", "--cpu", "-np", "2")
+        small = ("--cpu", "--cpu-seconds", str(CPU_SECONDS))
+        prepare = ("prepare", "-d", str(cell.dataset_id), "-c", "3d_fullres", *small, "-np", "2")
         self.command(cell, "gmabs", *prepare, nnUNet_n_proc_DA="1")
         labelled = sorted(
             json.loads((self.work / "raw" / self.dataset(cell) / "gmabs" / "sparsify.json").read_text())["planes_kept"]
@@ -243,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="dense data set in nnU-Net's raw format")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything this makes")
-    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--test", type=int, default=40, help="training scans that join the test set")
     parser.add_argument("--seeds", type=int, default=3, help="seeds at the smallest budget; others get one")
     parser.add_argument("--budgets", type=int, nargs="+", default=[SMALLEST, 20], help="labelled scans")

@@ -12,27 +12,39 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 class TwoStreamLoader(nnUNetDataLoader):
     """nnU-Net's loader with labelled samples first in each batch, then unlabelled ones.
 
-    The labelled share of samples is exact over time, also where the batch is odd or 1: batch number n has
-    floor((n + 1) share B) - floor(n share B) labelled samples. Which of them are centred on foreground
-    follows nnU-Net's rule as if labelled samples alone filled its batches of B, one after the other.
+    The first batches can be all labelled. From then on the labelled share of samples is exact over time, also
+    where the batch is odd or 1: batch number n has floor(L(n + 1)) - floor(L(n)) labelled samples, with
+    L(n) = B (min(n, w) + share max(n - w, 0)) and w the number of all-labelled batches. Which of them are centred
+    on foreground follows nnU-Net's rule as if labelled samples alone filled its batches of B, one after the other.
 
     Args (beside nnU-Net's):
         unlabelled: identifiers of the unlabelled stream.
         labelled: identifiers of the labelled stream.
         labelled_share: in (0, 1].
+        all_labelled_batches: w, of this loader (one data worker sees its part of all batches).
+        batches_drawn: before this loader, in a training that is continued.
         seed: entropy for data workers, together with rank and the worker's number.
 
     A batch is nnU-Net's dictionary and "labelled": (B,) bool.
     """
 
     def __init__(
-        self, *args, labelled: list[str], unlabelled: list[str], labelled_share: float, seed: tuple[int, ...], **kwargs
+        self,
+        *args,
+        labelled: list[str],
+        unlabelled: list[str],
+        labelled_share: float,
+        seed: tuple[int, ...],
+        all_labelled_batches: int = 0,
+        batches_drawn: int = 0,
+        **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.labelled, self.unlabelled = sorted(labelled), sorted(unlabelled)
         self.labelled_share = labelled_share
         self.seed = seed
-        self.batches_drawn = 0
+        self.all_labelled_batches = all_labelled_batches
+        self.batches_drawn = batches_drawn
         self._labelled_before = self._labelled_after = 0
         self._sample = 0
         self.get_do_oversample = self._centre_on_foreground  # nnU-Net chooses its rule as an instance attribute
@@ -48,16 +60,19 @@ class TwoStreamLoader(nnUNetDataLoader):
 
     def get_indices(self) -> list[str]:
         """Identifiers of one batch, drawn with replacement: the labelled samples first."""
-        per_batch = self.batch_size * self.labelled_share
-        # a tiny addition: 3 * (1 / 3) samples are one, whatever binary fractions say
-        self._labelled_before = int(self.batches_drawn * per_batch + 1e-6)
-        self._labelled_after = int((self.batches_drawn + 1) * per_batch + 1e-6)
+        self._labelled_before = self._labelled_samples(self.batches_drawn)
+        self._labelled_after = self._labelled_samples(self.batches_drawn + 1)
         self.batches_drawn += 1
         num_labelled = self._labelled_after - self._labelled_before
         draw = np.random.choice
         return [str(draw(self.labelled)) for _ in range(num_labelled)] + [
             str(draw(self.unlabelled)) for _ in range(self.batch_size - num_labelled)
         ]
+
+    def _labelled_samples(self, batches: int) -> int:
+        """floor(L(batches)); a tiny addition, because 3 * (1 / 3) samples are one, whatever binary fractions say."""
+        full = min(batches, self.all_labelled_batches)
+        return int(self.batch_size * (full + self.labelled_share * (batches - full)) + 1e-6)
 
     def _centre_on_foreground(self, sample: int) -> bool:
         """Whether a sample is centred on foreground; called by nnU-Net once before each crop, in order."""

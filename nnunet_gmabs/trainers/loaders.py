@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
@@ -38,7 +39,6 @@ def labelled_scans(trainer: nnUNetTrainerSparse) -> tuple[list[str], list[str]]:
 def build(trainer: nnUNetTrainerSparse):
     """Training and validation augmenters; each has drawn its first batch, as in nnU-Net."""
     patch_size = trainer.configuration_manager.patch_size
-    scales = trainer._get_deep_supervision_scales()
     rotation, dummy_2d, initial_patch_size, mirror_axes = (
         trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     )
@@ -64,32 +64,57 @@ def build(trainer: nnUNetTrainerSparse):
         f"{'' if share < 1 else ' (not used)'}, validation on {len(scans.validation)} labelled ones"
         f"{', which are also trained on' if set(scans.validation) & set(scans.labelled) else ''}"
     )
-    regions = labels.foreground_regions if labels.has_regions else None
-    loaders = [
-        TwoStreamLoader(
-            SparseDataset(trainer.preprocessed_dataset_folder, sorted({*labelled, *others}), labels),
-            trainer.batch_size,
-            size,
+    workers = max(1, get_allowed_n_proc_DA())
+    iterations = trainer.schedule_epochs * trainer.num_iterations_per_epoch
+    loaders = (
+        _loader(
+            trainer,
+            (scans.labelled, unlabelled if share < 1 else []),
+            initial_patch_size,
+            training,
+            labelled_share=share,
+            all_labelled_batches=round(trainer.config.streams.unlabelled_from * iterations / workers),
+            batches_drawn=trainer.iteration // workers,
+            seed=(*trainer.entropy, trainer.local_rank, trainer.current_epoch, 0),
+        ),
+        _loader(
+            trainer,
+            (scans.validation, []),
             patch_size,
-            labels,
-            oversample_foreground_percent=trainer.oversample_foreground_percent,
-            transforms=for_sparse_labels(pipeline, labels.ignore_label, scales, regions),
-            labelled=labelled,
-            unlabelled=others,
-            labelled_share=part,
-            seed=(*trainer.entropy, trainer.local_rank, trainer.current_epoch, number),
-        )
-        for number, (labelled, others, part, size, pipeline) in enumerate(
-            [
-                (scans.labelled, unlabelled if share < 1 else [], share, initial_patch_size, training),
-                (scans.validation, [], 1.0, patch_size, validation),
-            ]
-        )
-    ]
-    augmenters = [_augment(loader, trainer, divisor) for loader, divisor in zip(loaders, (1, 2), strict=True)]
+            validation,
+            labelled_share=1.0,
+            seed=(*trainer.entropy, trainer.local_rank, trainer.current_epoch, 1),
+        ),
+    )
+    augmenters = tuple(_augment(loader, trainer, divisor) for loader, divisor in zip(loaders, (1, 2), strict=True))
     for augmenter in augmenters:
         next(augmenter)
-    return tuple(augmenters)
+    return augmenters
+
+
+def _loader(
+    trainer: nnUNetTrainerSparse,
+    streams: tuple[list[str], list[str]],
+    size: Sequence[int],
+    pipeline: Any,
+    **position: Any,
+) -> TwoStreamLoader:
+    """A loader of (labelled, unlabelled) scans that crops patches of a size for nnU-Net's pipeline."""
+    labels = trainer.label_manager
+    labelled, unlabelled = streams
+    regions = labels.foreground_regions if labels.has_regions else None
+    return TwoStreamLoader(
+        SparseDataset(trainer.preprocessed_dataset_folder, sorted({*labelled, *unlabelled}), labels),
+        trainer.batch_size,
+        size,
+        trainer.configuration_manager.patch_size,
+        labels,
+        oversample_foreground_percent=trainer.oversample_foreground_percent,
+        transforms=for_sparse_labels(pipeline, labels.ignore_label, trainer._get_deep_supervision_scales(), regions),
+        labelled=labelled,
+        unlabelled=unlabelled,
+        **position,
+    )
 
 
 def _augment(loader: TwoStreamLoader, trainer: nnUNetTrainerSparse, divisor: int):

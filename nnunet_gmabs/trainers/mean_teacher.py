@@ -20,11 +20,11 @@ from nnunet_gmabs.trainers.resumable import unwrap
 
 
 class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
-    """L = L_supervised + w r(progress / ramp_end) L_consistency, r the sigmoid ramp.
+    """L = L_supervised + w r((progress - start) / (ramp_end - start)) L_consistency, r the sigmoid ramp.
 
-    Half of each batch is unlabelled. There the teacher sees two perturbed copies, noise and gamma, and the
-    student learns what it makes of them (learning/consistency.py). After each step the teacher moves towards
-    the student (learning/ema.py).
+    From `start` on half of each batch is unlabelled. There the teacher sees two perturbed copies, noise and gamma,
+    and the student learns what it makes of them (learning/consistency.py). After each step the teacher moves
+    towards the student (learning/ema.py).
     """
 
     config: GMABSConfig = MEAN_TEACHER
@@ -62,9 +62,10 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         return {"supervised": self.loss(output, target), "consistency": consistency}
 
     def term_weights(self) -> dict[str, float]:
-        """The consistency ramps up with the training's progress."""
-        settings = self.consistency_settings
-        ramp = sigmoid_rampup(self.progress / settings.ramp_end)
+        """The consistency starts with the unlabelled stream and ramps up with the training's progress."""
+        settings, start = self.consistency_settings, self.config.streams.unlabelled_from
+        begun = self.progress >= start
+        ramp = sigmoid_rampup((self.progress - start) / max(settings.ramp_end - start, 1e-6)) if begun else 0.0
         return {**super().term_weights(), "consistency": settings.weight * ramp}
 
     def consistency(self, logits: Tensor, image: Tensor) -> Tensor:
