@@ -1,6 +1,6 @@
 """The main job on real scans: sparse planes, unlabelled scans, and the controls.
 
-    python scripts/benchmark_main_job.py FOLDER/Dataset004_Hippocampus --work DIR [--iterations 1000] [--jobs 2]
+    python scripts/benchmark_main_job.py FOLDER/Dataset004_Hippocampus --work DIR [--iterations 600] [--jobs 2]
 
 FOLDER/DatasetXXX_Name is a densely labelled data set in nnU-Net's raw format, with labelsTs if it has test scans.
 --test of its training scans join the test set. For each budget and seed, `gmabs sparsify` keeps three planes
@@ -24,7 +24,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +32,11 @@ import numpy as np
 import yaml
 
 from nnunet_gmabs.demo.stock import Schedule, with_trainer_folder, write_stock_trainer
+from nnunet_gmabs.report.dice import dice_per_class
 from nnunet_gmabs.report.statistics import paired_bootstrap
 
-CPU_SECONDS = 0.1  # plans whose training step takes about this on two cores
+CPU_SECONDS = 0.1  # for the patch: plans whose training step takes about this on two cores, with two patches
+BATCH_SIZE = 4  # as in GM-ABS: two labelled and two unlabelled samples
 SMALLEST = 6  # labelled scans of the budget that gets several seeds
 FIELDS = ("row", "scans", "seed", "scan", "class", "dice", "seconds", "iterations")
 STOCK, DENSE = "stock nnU-Net, ignore label", "stock nnU-Net, all scans dense"
@@ -118,6 +119,10 @@ class Benchmark:
         """Name of the cell's data set."""
         return f"Dataset{cell.dataset_id:03d}_{self.source.name.split('_', 1)[1]}"
 
+    def classes(self) -> list[int]:
+        """Foreground classes of the data set."""
+        return [int(v) for v in json.loads((self.source / "dataset.json").read_text())["labels"].values() if v]
+
     def make_data(self, cell: Cell) -> None:
         """Barely labelled copy and its preparation, unless there; splits: train on all labelled scans."""
         splits = self.work / "preprocessed" / self.dataset(cell) / "splits_final.json"
@@ -131,6 +136,10 @@ class Benchmark:
         small = ("--cpu", "--cpu-seconds", str(CPU_SECONDS))
         prepare = ("prepare", "-d", str(cell.dataset_id), "-c", "3d_fullres", *small, "-np", "2")
         self.command(cell, "gmabs", *prepare, nnUNet_n_proc_DA="1")
+        plans_file = splits.parent / "nnUNetPlansCPU.json"
+        plans = json.loads(plans_file.read_text())
+        plans["configurations"]["3d_fullres"]["batch_size"] = BATCH_SIZE
+        plans_file.write_text(json.dumps(plans))
         labelled = sorted(
             json.loads((self.work / "raw" / self.dataset(cell) / "gmabs" / "sparsify.json").read_text())["planes_kept"]
         )
@@ -175,25 +184,20 @@ class Benchmark:
             writer = csv.DictWriter(f, FIELDS)
             if f.tell() == 0:
                 writer.writeheader()
-            for scan, label, dice in self.dice(predictions, images.parent / "labelsTs"):
-                values = (cell.row, cell.scans, cell.seed, scan, label, dice, round(elapsed), self.schedule.iterations)
-                writer.writerow(dict(zip(FIELDS, values, strict=True)))
+            for scan, by_label in dice_per_class(predictions, images.parent / "labelsTs", self.classes()).items():
+                for label, dice in by_label.items():
+                    values = (
+                        cell.row,
+                        cell.scans,
+                        cell.seed,
+                        scan,
+                        label,
+                        dice,
+                        round(elapsed),
+                        self.schedule.iterations,
+                    )
+                    writer.writerow(dict(zip(FIELDS, values, strict=True)))
         print(f"{cell.name}: done in {elapsed:.0f} s", flush=True)
-
-    def dice(self, predictions: Path, truths: Path) -> Iterator[tuple[str, int, float]]:
-        """(scan, class, Dice) of every test scan and foreground class."""
-        import SimpleITK as sitk
-
-        classes = [v for k, v in json.loads((self.source / "dataset.json").read_text())["labels"].items() if v]
-        for truth_file in sorted(truths.iterdir()):
-            truth = sitk.GetArrayFromImage(sitk.ReadImage(str(truth_file)))
-            predicted = sitk.GetArrayFromImage(sitk.ReadImage(str(predictions / truth_file.name)))
-            for label in map(int, classes):
-                both, size = (
-                    ((truth == label) & (predicted == label)).sum(),
-                    (truth == label).sum() + (predicted == label).sum(),
-                )
-                yield truth_file.name, label, 2 * both / size if size else float("nan")
 
 
 def test_cell(cell: Cell) -> Cell:
@@ -209,7 +213,7 @@ def load(results: Path) -> dict[tuple[str, int, int], dict[str, float]]:
             for r in csv.DictReader(f):
                 key = (r["row"], int(r["scans"]), int(r["seed"]))
                 table.setdefault(key, {}).setdefault(r["scan"], []).append(float(r["dice"]))
-    return {key: {scan: float(np.nanmean(d)) for scan, d in scans.items()} for key, scans in table.items()}
+    return {key: {scan: float(np.nanmean(d)) for scan, d in v.items()} for key, v in table.items()}
 
 
 def print_table(results: Path) -> None:
@@ -245,7 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="dense data set in nnU-Net's raw format")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything this makes")
-    parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--test", type=int, default=40, help="training scans that join the test set")
     parser.add_argument("--seeds", type=int, default=3, help="seeds at the smallest budget; others get one")
     parser.add_argument("--budgets", type=int, nargs="+", default=[SMALLEST, 20], help="labelled scans")
