@@ -7,8 +7,6 @@ from dataclasses import FrozenInstanceError, asdict, replace
 import pytest
 
 from nnunet_gmabs.config import (
-    DATASET_FILE,
-    ENVIRONMENT_VARIABLE,
     MEAN_TEACHER,
     MEAN_TEACHER_PAPER,
     SPARSE,
@@ -17,12 +15,16 @@ from nnunet_gmabs.config import (
     StreamsConfig,
     SupervisionConfig,
     TeacherConfig,
+)
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.settings import (
+    DATASET_FILE,
+    ENVIRONMENT_VARIABLE,
     flatten,
     override,
     refuse_other_settings,
     resolve,
 )
-from nnunet_gmabs.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nnunet_gmabs"
 BASE = {"errors", "files", "__version__"}
 STATIONS = {
     "config": set(),
+    "settings": {"config"},
     "learning": set(),
     "annotation": set(),
     "data": {"annotation", "config"},
@@ -20,7 +21,17 @@ STATIONS = {
     "active": {"annotation"},
     "inference": {"config", "data"},
     "report": {"annotation", "config", "data"},
-    "trainers": {"active", "annotation", "config", "data", "generalist", "inference", "learning", "report"},
+    "trainers": {
+        "active",
+        "annotation",
+        "config",
+        "data",
+        "generalist",
+        "inference",
+        "learning",
+        "report",
+        "settings",
+    },
     "nnunet_ext": {"trainers"},
     "doctor": set(),
     "demo": {"annotation", "config", "data", "doctor", "inference", "report", "trainers"},
@@ -105,7 +116,7 @@ def test_only_commands_print(path):
 def test_the_settings_need_the_standard_library_only():
     tree = ast.parse((PACKAGE / "config.py").read_text(encoding="utf-8"))
     roots = {name.split(".")[0] for name in imported(tree)}
-    assert roots <= set(sys.stdlib_module_names) | {"nnunet_gmabs", "yaml"}
+    assert roots <= set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import Tensor, nn
 
-from nnunet_gmabs.config import SPARSE, GMABSConfig, resolve
+from nnunet_gmabs.config import SPARSE, GMABSConfig
 from nnunet_gmabs.data.streams import FoldScans, scans_of_fold
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.learning.gradients import gradient_norms
 from nnunet_gmabs.learning.losses import weighted_sum
 from nnunet_gmabs.learning.supervised import SupervisedLoss, labelled_mask
+from nnunet_gmabs.settings import resolve
 from nnunet_gmabs.trainers import loaders
 from nnunet_gmabs.trainers.progress import EpochMeans
 from nnunet_gmabs.trainers.random_state import seed_everything

@@ -14,9 +14,10 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunet_gmabs import __version__
-from nnunet_gmabs.config import GMABSConfig, refuse_other_settings
+from nnunet_gmabs.config import GMABSConfig
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
+from nnunet_gmabs.settings import refuse_other_settings
 from nnunet_gmabs.trainers import checkpoint as checkpoints
 from nnunet_gmabs.trainers import progress, random_state
 from nnunet_gmabs.trainers.progress import EpochMeans
