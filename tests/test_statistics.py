@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from nnunet_gmabs.report.statistics import paired_bootstrap
+
+
+def reference_bootstrap(differences, resamples, seed):
+    """The definition, drawn one by one."""
+    rng = np.random.default_rng(seed)
+    seeds, scans = differences.shape
+    means = []
+    for _ in range(resamples):
+        s = rng.integers(seeds, size=seeds)
+        n = rng.integers(scans, size=scans)
+        means.append(np.mean([differences[i, j] for i in s for j in n]))
+    return np.quantile(means, [0.05, 0.95])
+
+
+def test_equal_differences_leave_no_doubt():
+    result = paired_bootstrap(np.full((3, 20), 0.02))
+
+    assert result.mean == pytest.approx(0.02)
+    assert (result.low, result.high) == pytest.approx((0.02, 0.02))
+    assert result.counts
+    assert (result.seeds, result.scans, result.level) == (3, 20, 0.9)
+
+
+def test_the_interval_is_that_of_the_definition():
+    differences = np.random.default_rng(1).normal(0.01, 0.05, (3, 11)) + np.array([[-0.02], [0.0], [0.05]])
+
+    result = paired_bootstrap(differences, resamples=20_000, seed=3)
+
+    np.testing.assert_allclose((result.low, result.high), reference_bootstrap(differences, 5_000, 4), atol=0.003)
+    assert result.mean == pytest.approx(differences.mean())
+
+
+def test_differences_between_seeds_widen_the_interval():
+    rng = np.random.default_rng(0)
+    scans = rng.normal(0.03, 0.01, 20)
+    agreeing, disagreeing = (scans + np.array([[-shift], [0.0], [shift]]) for shift in (0.0, 0.05))
+
+    narrow, wide = paired_bootstrap(agreeing), paired_bootstrap(disagreeing)
+
+    assert narrow.mean == pytest.approx(wide.mean)
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+    assert narrow.counts and not wide.counts
+
+
+def test_one_seed_leaves_the_scans_as_only_source_of_chance():
+    """For the mean of n values the interval is about +- 1.645 sd / sqrt(n)."""
+    scans = np.random.default_rng(2).normal(0, 1, 400)
+
+    result = paired_bootstrap(scans)
+
+    assert result.seeds == 1
+    half = 1.645 * scans.std() / 20
+    np.testing.assert_allclose([result.low, result.high], [scans.mean() - half, scans.mean() + half], atol=0.02)
+
+
+def test_a_claim_counts_only_when_the_interval_excludes_zero():
+    rng = np.random.default_rng(5)
+    noise = rng.normal(0, 0.05, (3, 20))
+    noise -= noise.mean()
+
+    assert not paired_bootstrap(noise).counts
+    assert paired_bootstrap(noise + 0.1).counts
+    assert paired_bootstrap(noise - 0.1).counts
+
+
+def test_the_same_seed_gives_the_same_interval():
+    differences = np.random.default_rng(0).normal(size=(2, 9))
+
+    assert paired_bootstrap(differences, seed=1) == paired_bootstrap(differences, seed=1)
+    assert paired_bootstrap(differences, seed=1) != paired_bootstrap(differences, seed=2)
+
+
+@pytest.mark.parametrize("differences", [[], [[]], [[0.1, np.nan]], [[0.1, np.inf]], np.zeros((2, 3, 4))])
+def test_what_cannot_be_averaged_is_refused(differences):
+    with pytest.raises(ValueError, match="differences"):
+        paired_bootstrap(np.array(differences))
