@@ -1,7 +1,14 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from nnunet_gmabs.report.scores import scores_of, write_scores
 from nnunet_gmabs.report.statistics import paired_bootstrap
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "compare.py"
 
 
 def reference_bootstrap(differences, resamples, seed):
@@ -78,3 +85,28 @@ def test_the_same_seed_gives_the_same_interval():
 def test_what_cannot_be_averaged_is_refused(differences):
     with pytest.raises(ValueError, match="differences"):
         paired_bootstrap(np.array(differences))
+
+
+def test_the_script_compares_every_method_with_the_first(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, gain in (("stock", 0.0), ("ours", 0.1), ("same", 0.0)):
+        dice = {f"scan_{n}": {1: 0.5 + 0.01 * n + gain, 2: 0.6 + gain + 0.02 * rng.normal()} for n in range(9)}
+        write_scores(tmp_path / f"{name}.csv", scores_of(dice, name))
+    files = [str(tmp_path / f"{name}.csv") for name in ("stock", "ours", "same")]
+
+    done = subprocess.run([sys.executable, SCRIPT, *files], capture_output=True, text=True, check=True)
+
+    lines = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert [line[:4] for line in lines] == [
+        [name, "-", "stock", label] for name in ("ours", "same") for label in ("1", "2", "mean")
+    ]
+    assert lines[0][4:] == ["+10.0", "+10.0", "+10.0", "1", "9", "yes"]
+    assert [line[-1] for line in lines] == ["yes", "yes", "yes", "no", "no", "no"]
+
+
+def test_the_script_says_what_is_wrong_with_its_files(tmp_path):
+    write_scores(tmp_path / "stock.csv", scores_of({"scan_1": {1: 0.5}}, "stock"))
+
+    done = subprocess.run([sys.executable, SCRIPT, tmp_path / "stock.csv"], capture_output=True, text=True)
+
+    assert done.returncode == 2 and "only one method" in done.stderr
