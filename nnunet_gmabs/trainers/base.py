@@ -247,6 +247,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
         before = average[-2] if len(average) > 1 else math.nan
         if math.isnan(mean) or math.isnan(before):
             average[-1] = before if math.isnan(mean) else mean
+        average[-1] = float(average[-1])  # as checkpoints store it: the next average must not depend on a resume
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """nnU-Net's final validation, with the network meant for inference."""
