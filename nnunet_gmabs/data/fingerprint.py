@@ -22,6 +22,9 @@ from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
 
 TEMPORARY = "gmabs_fingerprint_"
+# Intensities that nnU-Net draws, with replacement, over all scans. Its own 1e8 would be drawn from a few thousand
+# labelled voxels, and takes seconds and gigabytes where there are few scans.
+DRAWS = 1e7
 
 
 def fingerprint_file(pre: Path) -> Path:
@@ -65,6 +68,8 @@ def extract_fingerprint(pre: Path, raw: RawFolder, cases: Sequence[Case], worker
                 super().__init__(*args, **kwargs)
                 for identifier, copy in copies.items():
                     self.dataset[identifier]["label"] = copy
+                if copies:
+                    self.num_foreground_voxels_for_intensitystats = DRAWS
 
         Extractor(Path(pre).name, workers.processes).run(overwrite_existing=True)
     path = fingerprint_file(pre)
