@@ -17,8 +17,9 @@ def _check_range(owner: object, name: str, low: float, high: float = math.inf, o
 class StreamsConfig:
     """What a batch is made of."""
 
-    labelled_share: float = 0.5
-    """Share of a batch from scans an expert has labelled. Paper: half labelled, half unlabelled."""
+    labelled_share: float = 0.75
+    """Share of a batch from scans an expert has labelled. Paper: 0.5. Ours: in short trainings every labelled sample
+    less costs more than an unlabelled one gives (README, results)."""
     unlabelled_from: float = 0.25
     """Share of the training in which batches are all labelled. Paper: 0. Ours: a teacher that knows nothing yet
     has nothing to say of unlabelled samples, and they would take the place of labelled ones."""
@@ -135,7 +136,7 @@ MEAN_TEACHER = GMABSConfig()
 
 MEAN_TEACHER_PAPER = replace(
     MEAN_TEACHER,
-    streams=StreamsConfig(unlabelled_from=0.0),
+    streams=StreamsConfig(labelled_share=0.5, unlabelled_from=0.0),
     supervision=SupervisionConfig(dice_weight=0.0, cross_entropy_average="samples"),
     consistency=ConsistencyConfig(form="mse", samples="unlabelled", weight=0.1),
 )
