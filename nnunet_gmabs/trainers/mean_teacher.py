@@ -23,7 +23,7 @@ from nnunet_gmabs.trainers.resumable import unwrap
 class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     """L = L_supervised + w r((progress - start) / (ramp_end - start)) L_consistency, r the sigmoid ramp.
 
-    From `start` on half of each batch is unlabelled. The teacher sees perturbed copies, noise and gamma, and the
+    From `start` on a share of each batch is unlabelled. The teacher sees perturbed copies, noise and gamma, and the
     student learns what it makes of the voxels that nobody has drawn (learning/consistency.py). After each step the
     teacher moves towards the student (learning/ema.py).
     """
