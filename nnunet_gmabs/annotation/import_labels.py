@@ -115,7 +115,7 @@ def plan_import(
             continue
         if planes is not None and identifier not in planes:
             raise InputError(f"{path}: the list of planes says nothing about {identifier}; add it")
-        wanted = AUTO if planes is None else planes[identifier]
+        wanted: Any = AUTO if planes is None else planes[identifier]
         drawn: list[Plane] | None = None
         if wanted != ALL:
             drawn = _found(labels, path, identifier) if wanted == AUTO else _listed(labels, wanted, path)

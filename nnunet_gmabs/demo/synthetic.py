@@ -13,7 +13,7 @@ field multiplies everything, noise is added, and grid size and spacing differ fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,8 @@ class SyntheticScan:
 def draw_scan(rng: np.random.Generator, contrast: int) -> SyntheticScan:
     """One scan, drawn from rng alone; 40 to 56 voxels a side, 50 mm in all, so 0.9 to 1.25 mm a voxel."""
     shape = tuple(int(n) for n in rng.integers(40, 57, size=3))
-    spacing_mm = tuple(round(FIELD_OF_VIEW_MM / n, 4) for n in shape)
+    x, y, z = (round(FIELD_OF_VIEW_MM / n, 4) for n in shape)
+    spacing_mm = x, y, z
     positions_mm = _positions(shape, spacing_mm)
 
     body = _blob(positions_mm, rng.normal(0, 0.8, 3), rng.uniform(19.5, 22.5, 3), rng, waviness=0.08)
@@ -69,7 +70,7 @@ def draw_scan(rng: np.random.Generator, contrast: int) -> SyntheticScan:
 
 
 def write_data_set(
-    folder: Path, train: int = 24, test: int = 8, seed: int = 0, progress: Callable[[range], object] = iter
+    folder: Path, train: int = 24, test: int = 8, seed: int = 0, progress: Callable[[range], Iterable[int]] = iter
 ) -> None:
     """Write a densely labelled data set in nnU-Net's raw format.
 

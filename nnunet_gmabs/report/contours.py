@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = ("#ff9f1c", "#2ec4ff", "#7ae582", "#ff70a6", "#e9ff70", "#b388ff")
+TRUTH_ALPHA = 0.4
 PANEL_INCHES = 2.3
 
 
@@ -61,8 +62,8 @@ def telling_index(truth: np.ndarray, labels: Sequence[int], axis: int = 0) -> in
 def draw_contours(path: Path, scans: Sequence[ScanPicture], names: Mapping[int, str]) -> None:
     """Write a PNG: one row for each scan, the bare slice and then one column for each method.
 
-    Every panel has the scan's true pixel aspect. Truth is a filled area, a prediction a line, in the colour of the
-    class; below each panel stands the Dice of the whole scan.
+    Every panel has the scan's true pixel aspect. Truth is a filled area with a thin white contour, a
+    prediction a contour in the colour of the class; below each panel stands the Dice of the whole scan.
 
     Args:
         path: of the PNG.
@@ -71,12 +72,13 @@ def draw_contours(path: Path, scans: Sequence[ScanPicture], names: Mapping[int, 
     """
     # The figure's own canvas: pyplot would keep figures, and choose a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     methods = list(scans[0].predictions)
-    size = PANEL_INCHES * (len(methods) + 1), (PANEL_INCHES + 0.3) * len(scans) + 0.8
+    size = PANEL_INCHES * (len(methods) + 1), (PANEL_INCHES + 0.22) * len(scans) + 0.5
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(scans), len(methods) + 1, squeeze=False)
@@ -94,9 +96,17 @@ def draw_contours(path: Path, scans: Sequence[ScanPicture], names: Mapping[int, 
         panel.set_title(title, fontsize=10)
     handles: list[Patch | Line2D] = []
     for colour, name in zip(COLOURS, names.values(), strict=False):
-        handles.append(Patch(facecolor=colour, alpha=0.45, label=f"{name}: truth"))
+        handles.append(Patch(facecolor=to_rgba(colour, TRUTH_ALPHA), edgecolor="0.6", label=f"{name}: truth"))
         handles.append(Line2D([], [], color=colour, linewidth=1.8, label=f"{name}: prediction"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    figure.legend(
+        handles=handles,
+        title="Below each panel: Dice of the whole scan, %",
+        loc="outside lower center",
+        ncols=len(handles),
+        fontsize=9,
+        title_fontsize=9,
+        frameon=False,
+    )
     replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
 
 
@@ -113,6 +123,7 @@ def _show_slice(panel: Axes, scan: ScanPicture, index: int) -> None:
 def _show_labels(panel: Axes, truth: np.ndarray, prediction: np.ndarray, labels: Sequence[int]) -> None:
     for label, colour in zip(labels, COLOURS, strict=False):
         if (truth == label).any():
-            panel.contourf(truth == label, levels=[0.5, 1.5], colors=[colour], alpha=0.45)
+            panel.contourf(truth == label, levels=[0.5, 1.5], colors=[colour], alpha=TRUTH_ALPHA)
+            panel.contour(truth == label, levels=[0.5], colors=["white"], linewidths=0.8)
         if (prediction == label).any():
             panel.contour(prediction == label, levels=[0.5], colors=[colour], linewidths=1.8)
