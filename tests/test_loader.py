@@ -127,13 +127,22 @@ def test_labelled_share_is_exact_over_time_and_labelled_samples_come_first(pre, 
         assert total == int(number * batch_size * share + 1e-9)
 
 
+@pytest.mark.parametrize(("batch_size", "share", "full"), [(3, 0.5, 0), (3, 0.5, 4), (1, 1 / 3, 5), (5, 0.3, 1)])
+def test_first_batches_are_all_labelled_and_from_then_on_the_share_is_exact(batch_size, share, full):
+    loader = make_loader_without_files(batch_size, share, all_labelled_batches=full)
+    labelled = [sum(name in LABELLED for name in loader.get_indices()) for _ in range(20)]
+    assert labelled[:full] == [batch_size] * full
+    for later in range(21 - full):
+        assert sum(labelled[full : full + later]) == int(batch_size * share * later + 1e-9)
+
+
 def test_a_share_of_a_third_is_exact_for_a_whole_training():
     loader = make_loader_without_files(batch_size=3, share=1 / 3)
     for _ in range(5_000):
         assert [name[0] for name in loader.get_indices()] == ["d", "p", "p"]
 
 
-def make_loader_without_files(batch_size, share, seed=(7,)):
+def make_loader_without_files(batch_size, share, seed=(7,), **kwargs):
     data = SimpleNamespace(identifiers=LABELLED + UNLABELLED)
     return TwoStreamLoader(
         data,
@@ -145,6 +154,7 @@ def make_loader_without_files(batch_size, share, seed=(7,)):
         unlabelled=UNLABELLED,
         labelled_share=share,
         seed=seed,
+        **kwargs,
     )
 
 
@@ -379,10 +389,10 @@ def test_without_workers_equal_states_give_equal_batches(pre):
 
 
 def test_a_resumed_loader_goes_on_counting_where_it_stood():
-    whole, first, second = (make_loader_without_files(3, 0.5) for _ in range(3))
+    whole, first = (make_loader_without_files(3, 0.5, all_labelled_batches=2) for _ in range(2))
     counts = [sum(name in LABELLED for name in whole.get_indices()) for _ in range(8)]
     for _ in range(3):
         first.get_indices()
-    second.batches_drawn = first.batches_drawn
+    second = make_loader_without_files(3, 0.5, all_labelled_batches=2, batches_drawn=first.batches_drawn)
     assert [sum(name in LABELLED for name in second.get_indices()) for _ in range(5)] == counts[3:]
-    assert counts == [1, 2, 1, 2, 1, 2, 1, 2]
+    assert counts == [3, 3, 1, 2, 1, 2, 1, 2]
