@@ -17,31 +17,25 @@ def to_probs(logits: Tensor, regions: bool) -> Tensor:
     return torch.sigmoid(logits.float()) if regions else torch.softmax(logits.float(), 1)
 
 
-def probability_consistency(
-    logits: Tensor, teacher_probs: list[Tensor], regions: bool = False, mask: Tensor | None = None
-) -> Tensor:
+def probability_consistency(logits: Tensor, teacher_probs: list[Tensor], regions: bool = False) -> Tensor:
     """Mean over views of the squared difference of student's and teacher's probabilities (GM-ABS 5).
 
-    L = mean over views i of MSE(softmax(z), p_i), over the voxels of the mask
+    L = mean over views i of MSE(softmax(z), p_i)
 
     Args:
         logits: (B, C, X, Y[, Z]) of the student.
         teacher_probs: one (B, C, X, Y[, Z]) a perturbed view; gets no gradient.
         regions: sigmoid instead of softmax.
-        mask: (B, 1, X, Y[, Z]) bool, None for all voxels.
 
     Returns:
-        Scalar in the graph of logits; 0 for an empty batch or mask.
+        Scalar in the graph of logits; 0 for an empty batch.
     """
     probs = to_probs(logits, regions)
-    if mask is not None:
-        where = mask.expand_as(probs)
-        probs, teacher_probs = probs[where], [view[where] for view in teacher_probs]
     return torch.stack([mean_squared_difference(probs, view.detach()) for view in teacher_probs]).mean()
 
 
 def confident_consistency(
-    logits: Tensor, teacher_probs: list[Tensor], confidence: float, regions: bool = False, mask: Tensor | None = None
+    logits: Tensor, teacher_probs: list[Tensor], confidence: float, regions: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Dice + cross-entropy on the teacher's own labels where the mean of its views is sure of them.
 
@@ -54,27 +48,22 @@ def confident_consistency(
         teacher_probs: one (B, C, X, Y[, Z]) a perturbed view; gets no gradient.
         confidence: in [0, 1].
         regions: each region has its own label (p > 1/2), sure where all regions are.
-        mask: (B, 1, X, Y[, Z]) bool, voxels that may be kept; None for all.
 
     Returns:
-        Scalar in the graph of logits (0 where nothing is kept), and the share of all voxels kept.
+        Scalar in the graph of logits (0 where nothing is kept), and the share of voxels kept.
     """
     probs = torch.stack(teacher_probs).mean(0)
     if regions:
         labels = probs > 0.5
-        kept = _within(torch.maximum(probs, 1 - probs).amin(1, keepdim=True) > confidence, mask)
+        kept = torch.maximum(probs, 1 - probs).amin(1, keepdim=True) > confidence
         cross_entropy = masked_binary_cross_entropy(logits, labels, kept, "voxels")
         foreground = labels
     else:
         best, labels = probs.max(1, keepdim=True)
-        kept = _within(best > confidence, mask)
+        kept = best > confidence
         cross_entropy = masked_cross_entropy(logits, labels, kept, "voxels")
         foreground = one_hot_foreground(labels, logits.shape[1])
     student = to_probs(logits, regions)
     dice = masked_dice_loss(student if regions else student[:, 1:], foreground, kept, batch_dice=True)
     share = kept.float().mean() if kept.numel() else kept.new_zeros((), dtype=torch.float32)
     return cross_entropy + dice, share
-
-
-def _within(kept: Tensor, mask: Tensor | None) -> Tensor:
-    return kept if mask is None else kept & mask

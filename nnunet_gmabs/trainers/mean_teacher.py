@@ -15,7 +15,6 @@ from nnunet_gmabs.learning import perturb
 from nnunet_gmabs.learning.consistency import confident_consistency, probability_consistency, to_probs
 from nnunet_gmabs.learning.ema import teacher_decay, update_teacher
 from nnunet_gmabs.learning.schedules import sigmoid_rampup
-from nnunet_gmabs.learning.supervised import labelled_mask
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.resumable import unwrap
 
@@ -23,9 +22,9 @@ from nnunet_gmabs.trainers.resumable import unwrap
 class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     """L = L_supervised + w r((progress - start) / (ramp_end - start)) L_consistency, r the sigmoid ramp.
 
-    From `start` on a share of each batch is unlabelled. The teacher sees perturbed copies, noise and gamma, and the
-    student learns what it makes of the voxels that nobody has drawn (learning/consistency.py). After each step the
-    teacher moves towards the student (learning/ema.py).
+    From `start` on a share of each batch is unlabelled. There the teacher sees two perturbed copies, noise and gamma,
+    and the student learns what it makes of them (learning/consistency.py). After each step the teacher moves
+    towards the student (learning/ema.py).
     """
 
     config: GMABSConfig = MEAN_TEACHER
@@ -56,15 +55,11 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     # ---- the objective
 
     def loss_terms(self, image: Tensor, target: list[Tensor] | Tensor, labelled: Tensor) -> dict[str, Tensor]:
-        """Supervised term on what is drawn, consistency on what is not."""
+        """Supervised term on what is drawn, consistency on the unlabelled samples."""
         output = self.network(image)
-        logits, labels = (output[0], target[0]) if self.enable_deep_supervision else (output, target)
-        chosen = slice(None) if self.consistency_settings.samples == "all" else ~labelled
-        drawn = labelled_mask(labels[chosen], self.label_manager.ignore_label, self.label_manager.has_regions)
-        return {
-            "supervised": self.loss(output, target),
-            "consistency": self.consistency(logits[chosen], image[chosen], ~drawn),
-        }
+        full = output[0] if self.enable_deep_supervision else output
+        consistency = self.consistency(full[~labelled], image[~labelled])
+        return {"supervised": self.loss(output, target), "consistency": consistency}
 
     def term_weights(self) -> dict[str, float]:
         """The consistency starts with the unlabelled stream and ramps up with the training's progress."""
@@ -73,31 +68,28 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         ramp = sigmoid_rampup((self.progress - start) / max(settings.ramp_end - start, 1e-6)) if begun else 0.0
         return {**super().term_weights(), "consistency": settings.weight * ramp}
 
-    def consistency(self, logits: Tensor, image: Tensor, undrawn: Tensor) -> Tensor:
-        """The unsupervised term for the student's logits of images, where undrawn (B, 1, X, Y[, Z]) is True."""
+    def consistency(self, logits: Tensor, image: Tensor) -> Tensor:
+        """The unsupervised term for the student's logits of unlabelled images."""
         settings, regions = self.consistency_settings, self.label_manager.has_regions
-        if not len(image) or self.progress < self.config.streams.unlabelled_from:
+        if not len(image):
             return logits.sum() * 0.0
         views = self.teacher_views(image)
         if settings.form == "mse":
-            return probability_consistency(logits, views, regions, undrawn)
-        loss, kept = confident_consistency(logits, views, settings.confidence, regions, undrawn)
+            return probability_consistency(logits, views, regions)
+        loss, kept = confident_consistency(logits, views, settings.confidence, regions)
         self.epoch_means.add({"share/confident_voxels": float(kept)})
         return loss
 
     @torch.no_grad()
     def teacher_views(self, image: Tensor) -> list[Tensor]:
-        """The teacher's probabilities for perturbed copies: one or two (B, C, X, Y[, Z])."""
+        """The teacher's probabilities for a noisy and a gamma-transformed copy: two (B, C, X, Y[, Z])."""
         settings = self.consistency_settings
         noise = perturb.draw_noise(image, settings.noise_sd, settings.noise_limit, self.perturbations)
         log_gamma = perturb.draw_log_gamma(image, settings.log_gamma_limit, self.perturbations)
-        if settings.samples == "all":
-            copies = [perturb.apply_gamma(perturb.apply_noise(image, noise), log_gamma)]
-        else:
-            copies = [perturb.apply_noise(image, noise), perturb.apply_gamma(image, log_gamma)]
-        output = self.teacher(torch.cat(copies))
+        both = torch.cat([perturb.apply_noise(image, noise), perturb.apply_gamma(image, log_gamma)])
+        output = self.teacher(both)
         full = output[0] if self.enable_deep_supervision else output
-        return list(to_probs(full, self.label_manager.has_regions).chunk(len(copies)))
+        return list(to_probs(full, self.label_manager.has_regions).chunk(2))
 
     def after_step(self) -> None:
         """The teacher follows the student."""
