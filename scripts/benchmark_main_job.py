@@ -104,6 +104,7 @@ class Benchmark:
             "nnUNet_def_n_proc": "1",
             "nnUNet_n_proc_DA": "0",
             "OMP_NUM_THREADS": str(self.threads),
+            "OMP_WAIT_POLICY": "PASSIVE",  # nnUNetv2_predict takes all cores; its waiting threads must not spin
             "nnUNet_gmabs_config": str(settings),
         }
         return with_trainer_folder(environment, self.work / "trainers")
