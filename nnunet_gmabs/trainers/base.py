@@ -91,6 +91,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
                 f"{type(self).__name__} does not train cascades ({self.configuration_name}); "
                 "use 3d_fullres or 3d_lowres"
             )
+        loaders.preprocessed_scans(self)  # nnU-Net would look there, too, and not say what is missing
         seed_everything(*self.entropy)
         super().initialize()
 

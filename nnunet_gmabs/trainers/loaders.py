@@ -22,14 +22,21 @@ if TYPE_CHECKING:
     from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 
 
-def labelled_scans(trainer: nnUNetTrainerSparse) -> tuple[list[str], list[str]]:
-    """All preprocessed scans and the labelled ones; expert files that are missing or outdated are built."""
+def preprocessed_scans(trainer: nnUNetTrainerSparse) -> list[str]:
+    """Identifiers of all scans that are there to be trained on; InputError when there is none."""
     folder = Path(trainer.preprocessed_dataset_folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: not there; run gmabs prepare -c {trainer.configuration_name}")
     identifiers = sorted(nnUNetDatasetBlosc2.get_identifiers(str(folder)))
     if not identifiers:
         raise InputError(f"{folder}: holds no .b2nd scan; preprocess again with gmabs prepare (nnunetv2 >= 2.8.1)")
+    return identifiers
+
+
+def labelled_scans(trainer: nnUNetTrainerSparse) -> tuple[list[str], list[str]]:
+    """All preprocessed scans and the labelled ones; expert files that are missing or outdated are built."""
+    folder = Path(trainer.preprocessed_dataset_folder)
+    identifiers = preprocessed_scans(trainer)
     managers = trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json
     require_prepared_where_it_matters(folder.parent, *managers)
     expert.ensure_expert_labels(folder.parent, *managers, identifiers)
@@ -54,7 +61,9 @@ def build(trainer: nnUNetTrainerSparse):
         **common,
     )
     validation = trainer.get_validation_transforms(None, **common)
-    scans, share = trainer.scans, trainer.config.streams.labelled_share
+    # a settings file for all trainers of a data set may set the share; without an unsupervised term it has no meaning
+    scans = trainer.scans
+    share = 1.0 if trainer.config.consistency is None else trainer.config.streams.labelled_share
     unlabelled = scans.unlabelled
     if share < 1 and not unlabelled:
         trainer.print_to_log_file("no unlabelled scan: the unlabelled stream draws from the labelled scans, anywhere")

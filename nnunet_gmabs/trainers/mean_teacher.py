@@ -20,9 +20,9 @@ from nnunet_gmabs.trainers.resumable import unwrap
 
 
 class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
-    """L = L_supervised + w r((progress - start) / (ramp_end - start)) L_consistency, r the sigmoid ramp.
+    """L = L_supervised + w r((progress - start) / (end - start)) L_consistency, r the sigmoid ramp.
 
-    From `start` on a share of each batch is unlabelled. There the teacher sees two perturbed copies, noise and gamma,
+    A share of each batch is unlabelled. There the teacher sees two perturbed copies, noise and gamma,
     and the student learns what it makes of them (learning/consistency.py). After each step the teacher moves
     towards the student (learning/ema.py).
     """
@@ -62,16 +62,16 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         return {"supervised": self.loss(output, target), "consistency": consistency}
 
     def term_weights(self) -> dict[str, float]:
-        """The consistency starts with the unlabelled stream and ramps up with the training's progress."""
-        settings, start = self.consistency_settings, self.config.streams.unlabelled_from
-        begun = self.progress >= start
-        ramp = sigmoid_rampup((self.progress - start) / max(settings.ramp_end - start, 1e-6)) if begun else 0.0
-        return {**super().term_weights(), "consistency": settings.weight * ramp}
+        """The consistency ramps up with the training's progress."""
+        settings = self.consistency_settings
+        fraction = (self.progress - settings.ramp_start) / max(settings.ramp_end - settings.ramp_start, 1e-6)
+        weight = settings.weight * sigmoid_rampup(fraction) if fraction >= 0 else 0.0
+        return {**super().term_weights(), "consistency": weight}
 
     def consistency(self, logits: Tensor, image: Tensor) -> Tensor:
         """The unsupervised term for the student's logits of unlabelled images."""
         settings, regions = self.consistency_settings, self.label_manager.has_regions
-        if not len(image):
+        if not len(image) or self.progress < settings.ramp_start:
             return logits.sum() * 0.0
         views = self.teacher_views(image)
         if settings.form == "mse":
