@@ -74,7 +74,8 @@ def test_yaml_and_json_say_the_same(tmp_path, monkeypatch, name):
     user = tmp_path / name
     user.write_text(json.dumps(values))  # JSON is YAML, too
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(user))
-    expected = replace(MEAN_TEACHER, seed=4, streams=StreamsConfig(labelled_share=0.25), inference_network="student")
+    streams = replace(MEAN_TEACHER.streams, labelled_share=0.25)
+    expected = replace(MEAN_TEACHER, seed=4, streams=streams, inference_network="student")
     assert resolve(MEAN_TEACHER, None)[0] == expected
 
 
@@ -230,9 +231,10 @@ def test_the_papers_preset_says_what_the_paper_says():
     paper = MEAN_TEACHER_PAPER
     assert (paper.supervision.dice_weight, paper.supervision.cross_entropy_average) == (0.0, "samples")
     consistency = paper.consistency
-    assert (consistency.form, consistency.weight, consistency.ramp_end) == ("mse", 0.1, 0.6)
+    assert (consistency.form, consistency.weight) == ("mse", 0.1)
+    assert (consistency.ramp_start, consistency.ramp_end) == (0.0, 0.6)
     assert (consistency.noise_sd, consistency.noise_limit, consistency.log_gamma_limit) == (0.1, 0.2, 0.3)
-    assert paper.teacher.max_decay == 0.99 and paper.streams.labelled_share == 0.5
+    assert paper.teacher.max_decay == 0.99 and paper.streams == StreamsConfig(batch_share=1.0, labelled_share=0.5)
 
 
 def test_flat_names_are_dotted_and_stations_switched_off_are_none():
