@@ -294,6 +294,15 @@ def test_deep_supervision_gives_one_target_a_scale():
     assert all(t.dtype == torch.int16 for t in targets["segmentation"])
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_a_drawn_plane_lives_on_in_every_target_of_the_pipeline(axis):
+    pipeline = for_sparse_labels(nnUNetTrainer.get_validation_transforms(None), IGNORE, SCALES, None)
+    labels = torch.full((1, *FINAL), IGNORE, dtype=torch.int16)
+    labels.select(axis + 1, 1)[:] = 2  # an odd position, where taking one voxel of a block loses it
+    for target in pipeline(image=torch.zeros(1, *FINAL), segmentation=labels)["segmentation"]:
+        assert (target == 2).any()
+
+
 def test_the_validation_pipeline_decodes_and_does_nothing_else():
     pipeline = for_sparse_labels(nnUNetTrainer.get_validation_transforms(None), IGNORE, None, None)
     labels, image = crossed_planes(), torch.randn(1, *INITIAL)
