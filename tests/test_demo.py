@@ -1,15 +1,19 @@
 import os
 import sys
 import time
+from functools import partial
 
 import pytest
 
 from nnunet_gmabs.commands.demo import free_folder
+from nnunet_gmabs.demo import run
 from nnunet_gmabs.demo.nnunet_commands import Workplace, find_command
 from nnunet_gmabs.demo.run import DemoOptions
 from nnunet_gmabs.demo.side_by_side import Step, count_in_file, run_side_by_side
 from nnunet_gmabs.demo.stock import Schedule, with_trainer_folder, write_stock_trainer
+from nnunet_gmabs.demo.synthetic import write_data_set
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.report.scores import read_scores
 
 
 def step(title, code, tmp_path, total=1):
@@ -134,3 +138,26 @@ def test_the_demo_never_writes_into_a_folder_with_something_in_it(tmp_path):
         DemoOptions(tmp_path / "mine")
     assert free_folder(tmp_path / "mine") == tmp_path / "mine_2"
     assert free_folder(tmp_path / "other") == tmp_path / "other"
+
+
+@pytest.mark.slow
+def test_the_demo_goes_from_nothing_to_a_table_and_a_picture(tmp_path, monkeypatch):
+    """All stations with nnU-Net's own commands, but one method, few scans and one iteration."""
+    monkeypatch.setattr(run, "ROWS", {"stock nnU-Net": "stock"})
+    monkeypatch.setattr(run, "TABLE_ORDER", ["stock nnU-Net"])
+    monkeypatch.setattr(run, "LABELLED_SCANS", 2)
+    monkeypatch.setattr(run, "CPU_SECONDS", 0.02)
+    monkeypatch.setattr(run, "write_data_set", partial(write_data_set, train=3, test=2))
+    lines = []
+
+    result = run.run_demo(DemoOptions(tmp_path / "demo", iterations=1), lines.append)
+
+    assert result.table.splitlines()[0].split() == ["Dice,", "%", "organ", "tube", "mean", "minutes"]
+    assert result.table.splitlines()[2].startswith("stock nnU-Net")
+    assert {(score.cell, score.scan, score.label) for score in read_scores(result.scores)} == {
+        ("stock nnU-Net", f"scan_{number:03d}", label) for number in (3, 4) for label in (1, 2)
+    }
+    assert result.picture.read_bytes().startswith(b"\x89PNG")
+    assert any("nnUNetv2_train 902 3d_fullres 0 -tr nnUNetTrainerStock_1x1_seed0" in line for line in lines)
+    log = (tmp_path / "demo" / "logs" / "stock_nnU-Net_training.log").read_text()
+    assert "This split has 2 training and 1 validation cases." in log
