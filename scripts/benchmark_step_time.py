@@ -1,4 +1,6 @@
-"""Step time of our trainers over stock nnU-Net's, on the same batch, in turn, in one process.
+"""Step time of our trainers over stock nnU-Net's, on the same samples, in turn, in one process.
+
+Stock and Sparse get as many samples as the plans say, MeanTeacher the same ones and its unlabelled ones on top.
 
     python scripts/benchmark_step_time.py -d 4 -c 3d_fullres -p nnUNetPlansCPU [--steps 20] [--device cpu]
 
@@ -30,10 +32,12 @@ def build(trainer_class, plans_file: Path, dataset_json: dict, configuration: st
 
 
 def seconds(trainer, batch: dict, device) -> float:
-    """Wall time of one training step on a copy of the batch."""
+    """Wall time of one training step on a copy of the trainer's own number of samples of the batch."""
     import torch
 
-    copy = {**batch, "data": batch["data"].clone(), "target": [t.clone() for t in batch["target"]]}
+    n = trainer.batch_size
+    target = [t[:n].clone() for t in batch["target"]]
+    copy = {"data": batch["data"][:n].clone(), "target": target, "labelled": batch["labelled"][:n]}
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -72,7 +76,8 @@ def main() -> None:
         batch = next(trainers[-1].get_dataloaders()[0])
     for trainer in trainers:
         trainer.network.train()
-        trainer.iteration = 1  # gradient norms are measured once an epoch, not in these steps
+        # late, so that every term is on; not at the start of an epoch, where gradient norms are measured
+        trainer.iteration = trainer.num_epochs * trainer.num_iterations_per_epoch * 9 // 10 + 1
         for _ in range(3):
             seconds(trainer, batch, device)
     times = np.array([[seconds(t, batch, device) for t in trainers] for _ in range(args.steps)])
