@@ -1,5 +1,7 @@
 """What the end-to-end tests share: two tiny data sets, prepared once."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import tiny
 
@@ -22,3 +24,26 @@ def regions(tmp_path_factory):
         labels={"background": 0, "both": [1, 2], "right": [2], "ignore": 3},
         regions_class_order=[1, 2],
     )
+
+
+@pytest.fixture(scope="session")
+def commands(project, tmp_path_factory):
+    """Trainings by the real nnUNetv2_train, two at a time: name -> (Training, Future of what it printed)."""
+    folder = tmp_path_factory.mktemp("commands")
+    trainings = {
+        f"{name}, {workers} workers": tiny.Training(
+            project, folder / f"{name}_{workers}", trainer, fold=fold, workers=workers
+        )
+        for name, trainer in (("mean teacher", tiny.MEAN_TEACHER), ("sparse", tiny.SPARSE))
+        for workers, fold in ((0, "0"), (1, "all"))
+    }
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: (training, pool.submit(training.command)) for name, training in trainings.items()}
+
+
+@pytest.fixture(scope="session")
+def trained(commands):
+    """The mean teacher that nnUNetv2_train has made without data workers."""
+    training, printed = commands["mean teacher, 0 workers"]
+    printed.result()
+    return training

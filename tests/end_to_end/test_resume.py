@@ -8,12 +8,14 @@ import tiny
 from tiny import Training
 
 pytestmark = pytest.mark.slow
+# 2 * 0.8 samples of a batch are labelled: how many of this one, depends on its place in the training
+SETTINGS = {"streams": {"labelled_share": 0.8}}
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(project, tmp_path_factory):
     """A training in this process that ran through."""
-    training = Training(project, tmp_path_factory.mktemp("uninterrupted"))
+    training = Training(project, tmp_path_factory.mktemp("uninterrupted"), settings=SETTINGS)
     training.here()
     return training
 
@@ -120,7 +122,7 @@ def _die_at(name, nth):
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.__name__)
 def test_killed_and_continued_equals_uninterrupted_bit_for_bit(moment, uninterrupted, project, tmp_path):
-    training = Training(project, tmp_path)
+    training = Training(project, tmp_path, settings=SETTINGS)
     assert training.in_child(before=moment) == -signal.SIGKILL
     training.here(continue_training=True)
     for name in ("checkpoint_final.pth", "checkpoint_best.pth"):

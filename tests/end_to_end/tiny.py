@@ -5,6 +5,7 @@ commands show that the path holds from end to end, and what they call shows the 
 """
 
 import contextlib
+import csv
 import json
 import multiprocessing
 import os
@@ -25,7 +26,12 @@ from nnunet_gmabs.data.prepare import PrepareOptions, prepare
 
 PLANS = "nnUNetPlansTiny"
 SETTINGS = {"num_epochs": 4, "num_iterations_per_epoch": 3, "num_val_iterations_per_epoch": 2, "save_every": 1}
-TIMEOUT = 300  # seconds for a command; it takes 20 to 40
+MEAN_TEACHER_SETTINGS = {
+    "streams": {"batch_share": 1.0, "labelled_share": 0.5},
+    # so young a teacher is sure of nothing
+    "consistency": {"weight": 0.5, "ramp_start": 0.0, "ramp_end": 0.6, "confidence": 0.0},
+}
+TIMEOUT = 600  # seconds for a command; it takes 20 to 40 on two free cores
 MEAN_TEACHER, SPARSE = "nnUNetTrainerMeanTeacher", "nnUNetTrainerSparse"
 
 
@@ -147,7 +153,8 @@ class Training:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "nnUNet_results").mkdir(exist_ok=True)
         file = self.folder / "settings.json"
-        file.write_text(json.dumps(SETTINGS | self.settings))
+        defaults = SETTINGS | (MEAN_TEACHER_SETTINGS if "MeanTeacher" in self.trainer else {})
+        file.write_text(json.dumps(merge(defaults, self.settings)))
         own = {
             "nnUNet_results": str(self.folder / "nnUNet_results"),
             "nnUNet_gmabs_config": str(file),
@@ -215,6 +222,12 @@ class Training:
         return "\n".join(path.read_text() for path in sorted(self.output.glob("training_log_*.txt")))
 
 
+def merge(settings: dict, changes: dict) -> dict:
+    """Settings with some replaced, groups field by field."""
+    groups = [name for name in changes if isinstance(settings.get(name), dict) and isinstance(changes[name], dict)]
+    return settings | changes | {name: settings[name] | changes[name] for name in groups}
+
+
 def executable(name: str) -> list[str]:
     """The command of that name beside this Python."""
     path = Path(sys.executable).parent / name
@@ -231,22 +244,32 @@ if __name__ == "__main__":
 
 
 def run_command(name: str, *arguments: str, environment: dict[str, str], expect: int = 0) -> str:
-    """Run one of nnU-Net's commands with a time limit; what it printed. Its exit status must be the expected one."""
-    process = start(*executable(name), *arguments, environment=environment)
+    """Run one of nnU-Net's commands; what it printed. Its exit status must be the expected one."""
+    return wait(start(*executable(name), *arguments, environment=environment), expect)
+
+
+def start(*command: str, environment: dict[str, str], folder: Path | None = None) -> subprocess.Popen:
+    """Start a command in a process group of its own, its output in a pipe."""
+    return subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait(process: subprocess.Popen, expect: int = 0) -> str:
+    """What a command printed when it has ended; it is killed when it takes too long."""
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         kill(process)
-        raise AssertionError(f"{name} ran longer than {TIMEOUT} s:\n{process.communicate()[0][-3000:]}") from None
+        raise AssertionError(f"still running after {TIMEOUT} s:\n{process.communicate()[0][-3000:]}") from None
     assert process.returncode == expect, output[-3000:]
     return output
-
-
-def start(*command: str, environment: dict[str, str]) -> subprocess.Popen:
-    """Start a command in a process group of its own, its output in a pipe."""
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -280,6 +303,12 @@ def cheap():
 def load(file: Path) -> dict:
     """A checkpoint, in the way that runs no code from it."""
     return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def read_log(training: Training) -> list[dict[str, float]]:
+    """gmabs_log.csv, one dictionary an epoch."""
+    with open(training.output / "gmabs_log.csv", newline="") as f:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(f)]
 
 
 def differences(a, b, path: str = "") -> list[str]:

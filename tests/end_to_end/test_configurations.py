@@ -1,0 +1,61 @@
+"""Every kind of configuration trains, validates and leaves a checkpoint that stock nnU-Net can use."""
+
+import json
+
+import pytest
+import tiny
+from tiny import MEAN_TEACHER, SPARSE, Training
+
+pytestmark = pytest.mark.slow
+
+
+def check(training):
+    """It has trained its four epochs, and predicted its validation scans with a mean Dice."""
+    content = tiny.load(training.final)
+    assert content["current_epoch"] == 4
+    assert content["gmabs"]["iteration"] == 4 * 3
+    assert content["trainer_name"] == "nnUNetTrainer"
+    summary = json.loads((training.output / "validation" / "summary.json").read_text())
+    assert len(summary["metric_per_case"]) == 3
+    assert 0 <= summary["foreground_mean"]["Dice"] <= 1
+    return content
+
+
+@pytest.mark.parametrize("trainer", [MEAN_TEACHER, SPARSE])
+@pytest.mark.parametrize("configuration", ["2d", "3d_lowres"])
+def test_2d_and_3d_lowres(configuration, trainer, project, tmp_path):
+    training = Training(project, tmp_path, trainer, configuration)
+    training.here()
+    check(training)
+
+
+@pytest.mark.parametrize("trainer", [MEAN_TEACHER, SPARSE])
+def test_two_channels_and_regions(trainer, regions, tmp_path):
+    training = Training(regions, tmp_path, trainer)
+    training.here()
+    weights = check(training)["network_weights"]
+    first = next(iter(weights.values()))
+    assert first.shape[1] == 2  # channels
+    assert weights["decoder.seg_layers.0.bias"].shape == (2,)  # one output a region, none for background
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerMeanTeacherPaper", "nnUNetTrainerSparseHalfBatch"])
+def test_variants(trainer, project, tmp_path):
+    training = Training(project, tmp_path, trainer, fold="all")
+    training.here()
+    check(training)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batch_of_one_and_odd_batch(batch_size, project, regions, tmp_path):
+    for data in (project, regions):
+        own = data.copy(tmp_path / data.dataset)
+        plans = json.loads((own.pre / f"{tiny.PLANS}.json").read_text())
+        plans["configurations"]["3d_fullres"]["batch_size"] = batch_size
+        own.edit(f"{tiny.PLANS}.json", **plans)
+        training = Training(own, own.folder, fold="all")
+        training.here()
+        check(training)
+        share = tiny.read_log(training)
+        assert all(row["share/labelled_voxels"] >= 0 for row in share)
+        assert sum(row["share/labelled_voxels"] for row in share) > 0

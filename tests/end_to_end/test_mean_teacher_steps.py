@@ -1,0 +1,178 @@
+"""Single training steps of the mean teacher on real batches: teacher, terms, seeds."""
+
+import math
+
+import pytest
+import tiny
+import torch
+from tiny import Training
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def started(project, tmp_path):
+    """A trainer with its data, before its first step."""
+    trainer = Training(project, tmp_path).build()
+    trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+    trainer.network.train()
+    return trainer
+
+
+def step(trainer):
+    return trainer.train_step(next(trainer.dataloader_train))
+
+
+def tensors(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def test_the_teacher_is_the_moving_average_of_the_student(started):
+    assert tiny.differences(tensors(started.teacher_module), tensors(started.network)) == []
+    reference = tensors(started.teacher_module)
+    for t in range(4):
+        before = tensors(started.network)
+        step(started)
+        student = tensors(started.network)
+        assert tiny.differences(student, before) != []
+        decay = min(1 - 1 / (t + 1), 0.99)
+        reference = {name: decay * old + (1 - decay) * student[name] for name, old in reference.items()}
+        for name, tensor in started.teacher_module.state_dict().items():
+            torch.testing.assert_close(tensor, reference[name], rtol=1e-5, atol=1e-7)
+    assert tiny.differences(tensors(started.teacher_module), student) != []
+
+
+def test_the_teacher_gets_no_gradient_and_stays_in_evaluation_mode(started):
+    step(started)
+    assert not any(p.requires_grad or p.grad is not None for p in started.teacher_module.parameters())
+    assert not started.teacher_module.training and started.network.training
+    known = {id(p) for group in started.optimizer.param_groups for p in group["params"]}
+    assert known == {id(p) for p in started.network.parameters()}
+
+
+def test_unlabelled_samples_give_no_supervised_loss(started):
+    batch = next(started.dataloader_train)
+    output = [o.detach().requires_grad_() for o in started.network(batch["data"])]
+    started.loss(output, batch["target"]).backward()
+    gradient = output[0].grad
+    assert batch["labelled"].tolist() == [True, False]
+    assert gradient[0].abs().sum() > 0
+    assert gradient[1].abs().sum() == 0
+
+
+def test_labelled_samples_give_no_consistency(started):
+    batch = next(started.dataloader_train)
+    image = batch["data"].requires_grad_()
+    started.loss_terms(image, batch["target"], batch["labelled"])["consistency"].backward()
+    assert image.grad[0].abs().sum() == 0
+    assert image.grad[1].abs().sum() > 0
+
+
+def test_the_gradient_ratio_is_that_of_the_weighted_terms(started):
+    batch = next(started.dataloader_train)
+    state = started.perturbations.get_state()
+    terms = started.loss_terms(batch["data"], batch["target"], batch["labelled"])
+    norms = {}
+    for name, term in terms.items():
+        gradients = torch.autograd.grad(term, list(started.network.parameters()), retain_graph=True, allow_unused=True)
+        norms[name] = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients if g is not None))
+    started.perturbations.set_state(state)
+    started.epoch_means.take()
+    started.train_step(batch)
+    weights = {"consistency": 0.5 * math.exp(-5)}  # at the start of the ramp
+    expected = weights["consistency"] * norms["consistency"] / norms["supervised"]
+    assert started.epoch_means.take()["gradient_ratio/consistency"] == pytest.approx(expected, rel=1e-4)
+    assert expected > 0
+
+
+@pytest.mark.parametrize("name", ["supervised", "consistency"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_term_that_is_not_finite_is_named_before_it_changes_the_network(name, value, started, monkeypatch):
+    step(started)
+    original = started.loss_terms
+
+    def broken(*args):
+        terms = original(*args)
+        return terms | {name: terms[name] * value}
+
+    monkeypatch.setattr(started, "loss_terms", broken)
+    before = tensors(started.network)
+    with pytest.raises(FloatingPointError, match=f"the term '{name}' is (nan|inf) in epoch 0, iteration 1"):
+        step(started)
+    assert tiny.differences(tensors(started.network), before) == []
+
+
+def test_mixed_precision_takes_the_same_way_within_its_rounding(project, tmp_path, monkeypatch):
+    """What CUDA does, with bfloat16 on the CPU: autocast, scaled gradients, a scaler in the checkpoint."""
+    logs = {}
+    for name in ("full", "mixed"):
+        training = Training(project, tmp_path / name)
+        trainer = training.build()
+        if name == "mixed":
+            monkeypatch.setattr(trainer, "autocast", lambda: torch.autocast("cpu", torch.bfloat16))
+            trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+        trainer.network.train()
+        for _ in range(3):
+            step(trainer)
+        logs[name] = trainer.epoch_means.take()
+        if name == "mixed":
+            trainer.save_checkpoint(str(training.final))
+            assert tiny.load(training.final)["grad_scaler_state"]["scale"] == 1024.0
+            assert all(t.dtype == torch.float32 for t in tensors(trainer.teacher_module).values())
+    for name in ("loss/supervised", "loss/consistency", "gradient_ratio/consistency"):
+        assert logs["mixed"][name] == pytest.approx(logs["full"][name], rel=0.1), name
+
+
+def test_mixed_precision_skips_a_step_that_is_not_finite(started, monkeypatch):
+    started.grad_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    original = started.loss_terms
+    monkeypatch.setattr(started, "loss_terms", lambda *a: {k: v * math.inf for k, v in original(*a).items()})
+    before = tensors(started.network)
+    step(started)
+    assert tiny.differences(tensors(started.network), before) == []
+    assert started.grad_scaler.get_scale() == 512.0
+
+
+def test_equal_seeds_give_equal_trainings_and_another_seed_another(project, tmp_path):
+    runs = [Training(project, tmp_path / str(i), settings={"seed": seed}) for i, seed in enumerate((0, 0, 1))]
+    for run in runs:
+        torch.rand(5)  # what happened before in the process does not matter
+        run.here()
+    first, again, other = (tiny.load(run.final) for run in runs)
+    assert tiny.differences(first, again) == []
+    assert "/gmabs/networks/teacher/decoder.seg_layers.0.weight" in tiny.differences(first, other)
+
+
+# batchgenerators' own thread may find its queue closed while it stops
+stopping_workers = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+def batches_of_workers(project, folder, seed, workers, number):
+    """So many batches by data workers, and the first weights."""
+    training = Training(project, folder, settings={"seed": seed}, workers=workers)
+    trainer = training.build()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_n_proc_DA", str(workers))
+        augmenters = trainer.get_dataloaders()
+    batches = [next(augmenters[0]) for _ in range(number)]
+    for augmenter in augmenters:
+        augmenter._finish()
+    return [{"data": b["data"].clone(), "keys": list(b["keys"])} for b in batches], tensors(trainer.network)
+
+
+@stopping_workers
+def test_the_seed_reaches_a_data_worker(project, tmp_path):
+    first, again, other = (
+        batches_of_workers(project, tmp_path / str(i), seed, 1, 4) for i, seed in enumerate((0, 0, 1))
+    )
+    assert tiny.differences(first, again) == []
+    assert all(d != [] for d in map(tiny.differences, first, other))
+    assert not torch.equal(first[0][0]["data"], other[0][0]["data"])
+
+
+@stopping_workers
+def test_two_data_workers_draw_different_batches(project, tmp_path):
+    batches, _ = batches_of_workers(project, tmp_path, 0, 2, 8)
+    images = [batch["data"] for batch in batches]
+    assert not any(torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
