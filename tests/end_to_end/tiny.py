@@ -186,20 +186,19 @@ class Training:
                 device=torch.device("cpu"),
             )
 
-    def in_child(self, before=lambda: None, continue_training: bool = False, seconds: float = TIMEOUT) -> int:
-        """Call here() in a forked process, killed after so many seconds; its exit code, negative for a signal.
+    def in_child(self, before=None, continue_training: bool = False, seconds: float = TIMEOUT) -> int:
+        """Call here() in a process of its own, killed after so many seconds; its exit code, negative for a signal.
+
+        Not a fork of this one: once it has trained itself, autograd refuses to work in its forks.
 
         Args:
-            before: called in the child first; may patch whatever it likes.
+            before: a function of a module, called in the child first; may patch whatever it likes.
             continue_training: as nnUNetv2_train --c.
             seconds: until SIGKILL.
         """
-
-        def target():
-            before()
-            self.here(continue_training)
-
-        child = multiprocessing.get_context("fork").Process(target=target)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["nnunetv2.run.run_training", "nnunet_gmabs.trainers.variants"])
+        child = context.Process(target=_train, args=(self, before, continue_training))
         child.start()
         child.join(seconds)
         child.kill()
@@ -220,6 +219,13 @@ class Training:
     def log(self) -> str:
         """What all runs of this training wrote into their log files."""
         return "\n".join(path.read_text() for path in sorted(self.output.glob("training_log_*.txt")))
+
+
+def _train(training: Training, before, continue_training: bool) -> None:
+    """Runs in the child of Training.in_child."""
+    if before is not None:
+        before()
+    training.here(continue_training)
 
 
 def merge(settings: dict, changes: dict) -> dict:
