@@ -85,6 +85,12 @@ def test_the_gradient_ratio_is_that_of_the_weighted_terms(started):
     assert expected > 0
 
 
+def test_the_average_pseudo_dice_has_the_precision_that_a_checkpoint_keeps(started):
+    with torch.no_grad():
+        started.on_validation_epoch_end([started.validation_step(next(started.dataloader_val))])
+    assert type(started.logger.get_value("ema_fg_dice", -1)) is float
+
+
 @pytest.mark.parametrize("name", ["supervised", "consistency"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_term_that_is_not_finite_is_named_before_it_changes_the_network(name, value, started, monkeypatch):
