@@ -19,7 +19,6 @@ def regions(tmp_path_factory):
     return tiny.make_project(
         tmp_path_factory.mktemp("regions"),
         "Dataset102_Regions",
-        ("3d_fullres",),
         channels=("T1", "T2"),
         labels={"background": 0, "both": [1, 2], "right": [2], "ignore": 3},
         regions_class_order=[1, 2],

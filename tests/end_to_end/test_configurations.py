@@ -9,14 +9,14 @@ from tiny import MEAN_TEACHER, SPARSE, Training
 pytestmark = pytest.mark.slow
 
 
-def check(training):
+def check(training, scans=3):
     """It has trained its four epochs, and predicted its validation scans with a mean Dice."""
     content = tiny.load(training.final)
     assert content["current_epoch"] == 4
     assert content["gmabs"]["iteration"] == 4 * 3
     assert content["trainer_name"] == "nnUNetTrainer"
     summary = json.loads((training.output / "validation" / "summary.json").read_text())
-    assert len(summary["metric_per_case"]) == 3
+    assert len(summary["metric_per_case"]) == scans
     assert 0 <= summary["foreground_mean"]["Dice"] <= 1
     return content
 
@@ -39,6 +39,16 @@ def test_two_channels_and_regions(trainer, regions, tmp_path):
     assert weights["decoder.seg_layers.0.bias"].shape == (2,)  # one output a region, none for background
 
 
+def test_dense_labels_without_ignore_label(tmp_path):
+    project = tiny.make_project(tmp_path, "Dataset104_Dense", dense=True)
+    assert "ignore" not in json.loads((project.pre / "dataset.json").read_text())["labels"]
+    for trainer in (MEAN_TEACHER, SPARSE):
+        training = Training(project, tmp_path / trainer, trainer)
+        training.here()
+        check(training, scans=4)
+        assert all(row["share/labelled_voxels"] == 1 for row in tiny.read_log(training))
+
+
 @pytest.mark.parametrize("trainer", ["nnUNetTrainerMeanTeacherPaper", "nnUNetTrainerSparseHalfBatch"])
 def test_variants(trainer, project, tmp_path):
     training = Training(project, tmp_path, trainer, fold="all")
@@ -56,6 +66,4 @@ def test_batch_of_one_and_odd_batch(batch_size, project, regions, tmp_path):
         training = Training(own, own.folder, fold="all")
         training.here()
         check(training)
-        share = tiny.read_log(training)
-        assert all(row["share/labelled_voxels"] >= 0 for row in share)
-        assert sum(row["share/labelled_voxels"] for row in share) > 0
+        assert sum(row["share/labelled_voxels"] for row in tiny.read_log(training)) > 0

@@ -161,3 +161,20 @@ def test_checkpoints_of_another_trainer_are_refused(finished, tmp_path):
     shutil.copytree(finished.output, sparse.output)
     with pytest.raises(InputError, match="written by nnUNetTrainerMeanTeacher; continue it with -tr nnUNetTrainerMea"):
         sparse.here(continue_training=True)
+
+
+def test_validation_can_be_repeated_with_the_final_and_with_the_best_checkpoint(finished, tmp_path):
+    training = copy(finished, tmp_path)
+    shutil.rmtree(training.output / "validation")
+    training.here(only_run_validation=True)
+    name = "validation/scan_00.nii.gz"
+    assert (training.output / name).read_bytes() == (finished.output / name).read_bytes()
+    before = files(training)
+    training.here(only_run_validation=True, val_with_best=True)
+    assert files(training) == before
+
+
+def test_without_checkpoints_none_is_written(project, tmp_path):
+    training = Training(project, tmp_path)
+    training.here(disable_checkpointing=True)
+    assert not list(training.output.glob("*.pth")) and (training.output / "validation" / "summary.json").is_file()

@@ -1,7 +1,10 @@
 """Interrupted and continued equals uninterrupted, whenever the kill comes."""
 
 import os
+import random
+import shutil
 import signal
+import time
 
 import pytest
 import tiny
@@ -16,7 +19,11 @@ SETTINGS = {"streams": {"labelled_share": 0.8}}
 def uninterrupted(project, tmp_path_factory):
     """A training in this process that ran through."""
     training = Training(project, tmp_path_factory.mktemp("uninterrupted"), settings=SETTINGS)
+    training.here()  # imports what the next one need not import
+    shutil.rmtree(training.output)
+    start = time.perf_counter()
     training.here()
+    training.seconds = time.perf_counter() - start
     return training
 
 
@@ -124,6 +131,19 @@ def _die_at(name, nth):
 def test_killed_and_continued_equals_uninterrupted_bit_for_bit(moment, uninterrupted, project, tmp_path):
     training = Training(project, tmp_path, settings=SETTINGS)
     assert training.in_child(before=moment) == -signal.SIGKILL
+    check_continued(training, uninterrupted)
+
+
+@pytest.mark.parametrize("draw", range(3))
+def test_killed_at_a_random_moment_and_continued_equals_uninterrupted(draw, uninterrupted, project, tmp_path):
+    training = Training(project, tmp_path, settings=SETTINGS)
+    share = random.Random(draw).uniform(0.1, 1)
+    assert training.in_child(seconds=share * uninterrupted.seconds) in (-signal.SIGKILL, 0)
+    check_continued(training, uninterrupted)
+
+
+def check_continued(training, uninterrupted):
+    """Continue the training; all that it leaves is what the uninterrupted one has left."""
     training.here(continue_training=True)
     for name in ("checkpoint_final.pth", "checkpoint_best.pth"):
         assert tiny.differences(tiny.load(training.output / name), tiny.load(uninterrupted.output / name)) == []

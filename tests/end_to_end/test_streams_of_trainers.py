@@ -43,6 +43,17 @@ def test_sparse_learns_from_labelled_scans_alone(project, tmp_path):
     assert labelled == set(LABELLED) and unlabelled == set()
 
 
+def test_without_unlabelled_scans_that_stream_draws_from_labelled_ones(project, tmp_path):
+    own = project.copy(tmp_path)
+    for identifier in UNLABELLED:
+        for path in (own.pre / "nnUNetPlans_3d_fullres").glob(f"{identifier}*"):
+            path.unlink()
+    training = Training(own, tmp_path)
+    training.here()
+    assert "no unlabelled scan: the unlabelled stream draws from the labelled scans" in training.log()
+    assert tiny.load(training.final)["gmabs"]["iteration"] == 12
+
+
 def test_users_splits_are_honoured_and_unlabelled_scans_join_the_training(project, tmp_path):
     own = project.copy(tmp_path)
     splits = [{"train": ["scan_00", "scan_02"], "val": ["scan_01"]}]

@@ -70,7 +70,9 @@ class Project:
         (self.pre / name).write_text(json.dumps(content | changes))
 
 
-def make_project(folder: Path, dataset: str, configurations: tuple[str, ...], channels=("MRI",), **more) -> Project:
+def make_project(
+    folder: Path, dataset: str, configurations=("3d_fullres",), channels=("MRI",), dense=False, **more
+) -> Project:
     """Scans made in code, three of seven with three planes each; prepared as a user would, with tiny plans.
 
     Args:
@@ -78,12 +80,18 @@ def make_project(folder: Path, dataset: str, configurations: tuple[str, ...], ch
         dataset: its name.
         configurations: of the tiny plans, to be preprocessed.
         channels: of each scan.
+        dense: four scans instead, all labelled everywhere, and no ignore label.
         more: fields of dataset.json.
     """
     project = Project(folder, dataset)
     for path in project.variables().values():
         Path(path).mkdir()
-    raw_data.write_raw(project.raw, 7, (0, 1, 2), raw_data.SPARSE_LABELS, channels)
+    if dense:
+        raw_data.write_raw(project.raw, 4, (), raw_data.LABELS, channels)
+        for number in range(4):
+            raw_data.write_labels(project.raw, number, planes=None)
+    else:
+        raw_data.write_raw(project.raw, 7, (0, 1, 2), raw_data.SPARSE_LABELS, channels)
     content = json.loads((project.raw / "dataset.json").read_text())
     (project.raw / "dataset.json").write_text(json.dumps(content | more))
     with mock.patch.dict(os.environ, project.variables()):
@@ -171,8 +179,8 @@ class Training:
         """Run nnUNetv2_train, and return what it printed."""
         return run_command("nnUNetv2_train", *self.arguments(*options), environment=self.environment())
 
-    def here(self, continue_training: bool = False) -> None:
-        """What nnUNetv2_train does after it has read its arguments, in this process."""
+    def here(self, **options: bool) -> None:
+        """What nnUNetv2_train does after it has read its arguments, in this process; options as its run_training."""
         from nnunetv2.run.run_training import run_training
 
         with mock.patch.dict(os.environ, self.environment()), cheap():
@@ -182,8 +190,8 @@ class Training:
                 self.fold,
                 self.trainer,
                 self.plans,
-                continue_training=continue_training,
                 device=torch.device("cpu"),
+                **options,
             )
 
     def in_child(self, before=None, continue_training: bool = False, seconds: float = TIMEOUT) -> int:
@@ -225,7 +233,7 @@ def _train(training: Training, before, continue_training: bool) -> None:
     """Runs in the child of Training.in_child."""
     if before is not None:
         before()
-    training.here(continue_training)
+    training.here(continue_training=continue_training)
 
 
 def merge(settings: dict, changes: dict) -> dict:
