@@ -1,6 +1,7 @@
 import os
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -117,6 +118,22 @@ def test_a_failing_command_is_shown_and_all_others_are_stopped(tmp_path):
 
     assert time.monotonic() - start < 300
     assert not (tmp_path / "never.log").exists()
+
+
+def test_no_command_goes_on_after_an_interruption(tmp_path):
+    pid = tmp_path / "pid"
+    long = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+
+    def interrupt():
+        if pid.is_file() and pid.read_text():
+            raise KeyboardInterrupt
+        return 0
+
+    with pytest.raises(KeyboardInterrupt):
+        run_side_by_side([[replace(step("long", long, tmp_path), done=interrupt)]], 1, lambda line: None)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_a_command_that_is_not_there_is_named():

@@ -24,12 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it, and end by naming what to look at."""
+    import signal
+    import sys
     import time
 
     from tqdm import tqdm
 
     from nnunet_gmabs.demo.run import DemoOptions, run_demo
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: the trainings must not go on alone
     start = time.monotonic()
     options = DemoOptions(args.folder or free_folder(Path("work/demo")), args.iterations, args.seed)
     print(f"Everything goes to {options.folder.resolve()}; remove that folder when you have seen enough.", flush=True)
@@ -39,7 +42,10 @@ def run(args: argparse.Namespace) -> int:
         lambda items, title: tqdm(items, title, unit="", leave=False),
     )
     print(f"\n{result.table}\n")
-    print(f"Mean over 8 held-out scans; {(time.monotonic() - start) / 60:.1f} minutes in all. Look at:")
+    print("Means over 8 held-out scans, one seed; minutes of training, side by side. Paired over the scans:")
+    for line in result.claims:
+        print(f"  {line}")
+    print(f"\n{(time.monotonic() - start) / 60:.1f} minutes in all. Look at:")
     print(f"  {result.picture}    contours of truth and prediction on held-out slices")
     print(f"  {result.scores}    Dice of every scan and class")
     for path in sorted(result.place.results.glob("*/*/fold_0")):

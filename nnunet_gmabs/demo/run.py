@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.sparsify import SparsifyPlan, sparsify
-from nnunet_gmabs.demo.nnunet_commands import CONFIGURATION, PLANS, STOCK, Workplace
+from nnunet_gmabs.demo.nnunet_commands import CONFIGURATION, STOCK, Workplace
 from nnunet_gmabs.demo.side_by_side import Step, run_side_by_side
 from nnunet_gmabs.demo.stock import Schedule
 from nnunet_gmabs.demo.synthetic import LABELS, write_data_set
@@ -20,7 +20,8 @@ from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
 from nnunet_gmabs.report.contours import ScanPicture, draw_contours
 from nnunet_gmabs.report.dice import Dice, class_means, dice_per_class, mean, scan_means
-from nnunet_gmabs.report.scores import scores_of, write_scores
+from nnunet_gmabs.report.scores import Score, paired_differences, scores_of, write_scores
+from nnunet_gmabs.report.statistics import paired_bootstrap
 from nnunet_gmabs.report.tables import percent, plain_table
 
 DENSE, SPARSE = 901, 902
@@ -67,12 +68,14 @@ class DemoResult:
 
     Attributes:
         table: Dice by method, as text.
+        claims: a line for each difference to stock nnU-Net, with its interval.
         picture: PNG with contours on held-out slices.
         scores: CSV with all Dice values.
         place: where everything is.
     """
 
     table: str
+    claims: list[str]
     picture: Path
     scores: Path
     place: Workplace
@@ -141,21 +144,16 @@ def report(place: Workplace, seconds: dict[str, float], schedule: Schedule) -> D
     """Dice of all methods, as table, file and picture."""
     truth = place.raw / SPARSE_NAME / "labelsTs"
     dice = {method: dice_per_class(_predictions(place, method), truth, list(CLASSES)) for method in TABLE_ORDER}
-    scores = place.folder / "dice.csv"
-    write_scores(
-        scores,
-        [
-            score
-            for method in TABLE_ORDER
-            for score in scores_of(
-                dice[method], method, 0, round(seconds.get(f"{method}, training", math.nan), 1), schedule.iterations
-            )
-        ],
-    )
+    file = place.folder / "dice.csv"
+    scores: list[Score] = []
+    for method in TABLE_ORDER:
+        time = round(seconds.get(f"{method}, training", math.nan), 1)
+        scores += scores_of(dice[method], method, 0, time, schedule.iterations)
+    write_scores(file, scores)
     picture = place.folder / "contours.png"
     raw = RawFolder(place.raw / SPARSE_NAME)
     draw_contours(picture, [_picture(place, raw, name) for name in raw.scans("imagesTs")[:SHOWN_SCANS]], CLASSES)
-    return DemoResult(_table(dice, seconds), picture, scores, place)
+    return DemoResult(_table(dice, seconds), _claims(scores), picture, file, place)
 
 
 def _job(place: Workplace, method: str, trainer: str, schedule: Schedule, seed: int) -> list[Step]:
@@ -177,6 +175,17 @@ def _table(dice: dict[str, Dice], seconds: dict[str, float]) -> str:
     return plain_table(["Dice, %", *CLASSES.values(), "mean", "minutes"], rows)
 
 
+def _claims(scores: list[Score]) -> list[str]:
+    lines = []
+    for method in TABLE_ORDER[1:]:
+        differences, _, _ = paired_differences(scores, method, TABLE_ORDER[0])
+        found = paired_bootstrap(100 * differences)
+        verdict = "" if found.counts else ": may be chance"
+        interval = f"{found.mean:+.1f} points, 90 % interval {found.low:+.1f} to {found.high:+.1f}"
+        lines.append(f"{method} - {TABLE_ORDER[0]}: {interval}{verdict}")
+    return lines
+
+
 def _picture(place: Workplace, raw: RawFolder, identifier: str) -> ScanPicture:
     import SimpleITK as sitk
 
@@ -187,6 +196,3 @@ def _picture(place: Workplace, raw: RawFolder, identifier: str) -> ScanPicture:
         for method in TABLE_ORDER
     }
     return ScanPicture(identifier, sitk.GetArrayFromImage(image), truth, predictions, image.GetSpacing()[::-1])
-
-
-__all__ = ["PLANS", "DemoOptions", "DemoResult", "run_demo"]
