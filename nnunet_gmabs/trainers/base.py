@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,15 +142,19 @@ class nnUNetTrainerSparse(ResumableTrainer):
 
     # ---- the objective
 
-    def loss_terms(self, image: Tensor, target: list[Tensor] | Tensor, labelled: Tensor) -> dict[str, Tensor]:
+    def loss_terms(self, output: list[Tensor] | Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Named scalars of one batch, in the graph of the network.
 
         Args:
-            image: (B, channels, X, Y[, Z]).
-            target: nnU-Net's list over deep supervision outputs, or one tensor.
-            labelled: (B,) bool, samples of the labelled stream.
+            output: the network's, for batch["data"]: a list over deep supervision outputs, or one tensor.
+            batch: on the device: data (B, channels, X, Y[, Z]), target like output, labelled (B,) bool (samples of
+                the labelled stream), and what a subclass's loader adds.
         """
-        return {"supervised": self.loss(self.network(image), target)}
+        return {"supervised": self.loss(output, batch["target"])}
+
+    def full_resolution(self, output: list[Tensor] | Tensor) -> Tensor:
+        """The first of the deep supervision outputs."""
+        return output[0] if self.enable_deep_supervision else output  # type: ignore[return-value]
 
     def term_weights(self) -> dict[str, float]:
         """Weight of each term at this moment of the training."""
@@ -159,14 +164,13 @@ class nnUNetTrainerSparse(ResumableTrainer):
 
     def train_step(self, batch: dict) -> dict:
         """One optimiser step on the weighted sum of the terms, as nnU-Net makes it."""
-        image = batch["data"].to(self.device, non_blocking=True)
-        target = self._to_device(batch["target"])
+        batch = {name: self._to_device(value) for name, value in batch.items()}
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
-            terms = self.loss_terms(image, target, batch["labelled"].to(self.device))
+            terms = self.loss_terms(self.network(batch["data"]), batch)
             weights = self.term_weights()
             loss = weighted_sum(terms, weights)
-        self._log_step(terms, weights, target)
+        self._log_step(terms, weights, batch["target"])
         if self.iteration % self.num_iterations_per_epoch == 0:
             self._log_gradients(terms, weights)
         self._optimise(loss)
@@ -181,10 +185,11 @@ class nnUNetTrainerSparse(ResumableTrainer):
         """nnU-Net's rule: mixed precision on CUDA only."""
         return torch.autocast(self.device.type, enabled=self.device.type == "cuda")
 
-    def _to_device(self, target: list[Tensor] | Tensor) -> list[Tensor] | Tensor:
-        if isinstance(target, list):
-            return [t.to(self.device, non_blocking=True) for t in target]
-        return target.to(self.device, non_blocking=True)
+    def _to_device(self, value: Any) -> Any:
+        """Tensors, and tensors in lists, on the device; all else (identifiers) as it is."""
+        if isinstance(value, list):
+            return [self._to_device(v) for v in value]
+        return value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
 
     def _optimise(self, loss: Tensor) -> None:
         if self.grad_scaler is None:

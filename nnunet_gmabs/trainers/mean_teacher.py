@@ -54,12 +54,11 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
 
     # ---- the objective
 
-    def loss_terms(self, image: Tensor, target: list[Tensor] | Tensor, labelled: Tensor) -> dict[str, Tensor]:
+    def loss_terms(self, output: list[Tensor] | Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Supervised term on what is drawn, consistency on the unlabelled samples."""
-        output = self.network(image)
-        full = output[0] if self.enable_deep_supervision else output
-        consistency = self.consistency(full[~labelled], image[~labelled])
-        return {"supervised": self.loss(output, target), "consistency": consistency}
+        unlabelled = ~batch["labelled"]
+        consistency = self.consistency(self.full_resolution(output)[unlabelled], batch["data"][unlabelled])
+        return {**super().loss_terms(output, batch), "consistency": consistency}
 
     def term_weights(self) -> dict[str, float]:
         """The consistency ramps up with the training's progress."""
@@ -87,9 +86,7 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         noise = perturb.draw_noise(image, settings.noise_sd, settings.noise_limit, self.perturbations)
         log_gamma = perturb.draw_log_gamma(image, settings.log_gamma_limit, self.perturbations)
         both = torch.cat([perturb.apply_noise(image, noise), perturb.apply_gamma(image, log_gamma)])
-        output = self.teacher(both)
-        full = output[0] if self.enable_deep_supervision else output
-        return list(to_probs(full, self.label_manager.has_regions).chunk(2))
+        return list(to_probs(self.full_resolution(self.teacher(both)), self.label_manager.has_regions).chunk(2))
 
     def after_step(self) -> None:
         """The teacher follows the student."""

@@ -63,7 +63,7 @@ def test_unlabelled_samples_give_no_supervised_loss(started):
 def test_labelled_samples_give_no_consistency(started):
     batch = next(started.dataloader_train)
     image = batch["data"].requires_grad_()
-    started.loss_terms(image, batch["target"], batch["labelled"])["consistency"].backward()
+    started.loss_terms(started.network(image), batch)["consistency"].backward()
     assert image.grad[0].abs().sum() == 0
     assert image.grad[1].abs().sum() > 0
 
@@ -71,7 +71,7 @@ def test_labelled_samples_give_no_consistency(started):
 def test_the_gradient_ratio_is_that_of_the_weighted_terms(started):
     batch = next(started.dataloader_train)
     state = started.perturbations.get_state()
-    terms = started.loss_terms(batch["data"], batch["target"], batch["labelled"])
+    terms = started.loss_terms(started.network(batch["data"]), batch)
     norms = {}
     for name, term in terms.items():
         gradients = torch.autograd.grad(term, list(started.network.parameters()), retain_graph=True, allow_unused=True)
