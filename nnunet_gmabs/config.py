@@ -95,6 +95,70 @@ class ConsistencyConfig:
 
 
 @dataclass(frozen=True)
+class RelabelConfig:
+    """When the generalist labels the training scans anew, and what is made of its masks."""
+
+    first: float = 0.06
+    """Share of the training before which there is no round. Paper: 0.06."""
+    first_iterations: int = 300
+    """... and at least this many iterations: earlier the model knows nothing. Ours."""
+    every: float = 0.06
+    """Share of the training from round to round. Paper: 0.06."""
+    until: float = 0.8
+    """Share of the training after which there is no round. Paper: 0.8."""
+    max_unlabelled: int | None = None
+    """Unlabelled scans in a round, drawn once for a training; null: all. Paper: all."""
+    views: Literal["all", "well-resolved"] = "all"
+    """Axes along which slices are shown; well-resolved leaves out slices with elongated pixels. Paper: all three."""
+    fusion: Literal["majority", "unanimous"] = "majority"
+    """How many views must agree. Paper: majority."""
+    prototypes: Literal["scan", "labelled"] = "scan"
+    """Class prototypes from the scan's own predicted labels (paper), or from the voxels that the expert drew."""
+    box_outward: float = 0.1
+    """A box's sides move outwards by up to this share of its extent. Paper: 0 to 4 pixels of an atrium grid."""
+    trust: Literal["generalist", "agreement"] = "generalist"
+    """agreement: only voxels to which generalist and specialist give the same label are learned from."""
+    min_quality: float = 0.0
+    """Masks with a lower predicted quality do not vote."""
+    min_expert_agreement: float = 0.0
+    """Views whose Dice with the expert's own voxels, over the labelled scans of the round, is lower do not vote in the
+    unlabelled scans."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, "first", 0, 1)
+        _check_range(self, "first_iterations", 0)
+        _check_range(self, "every", 0, 1, open_low=True)
+        _check_range(self, "until", 0, 1)
+        if self.max_unlabelled is not None:
+            _check_range(self, "max_unlabelled", 0)
+        _check_range(self, "box_outward", 0, 1)
+        _check_range(self, "min_quality", 0, 1)
+        _check_range(self, "min_expert_agreement", 0, 1)
+
+
+@dataclass(frozen=True)
+class NoiseTolerantConfig:
+    """Learning from labels that nobody vouches for."""
+
+    weight: float = 0.5
+    """At the start: w (1 - (1 - final_share) r(progress)). Paper: 0.5."""
+    final_share: float = 0.1
+    """Of the weight, at the end of the training. Paper: 0.1."""
+    doubtful_as: Literal["student", "ignore", "pseudo"] = "student"
+    """Voxels that confident learning doubts take the student's own label (paper), are left out, or (no denoising)
+    keep the pseudo label."""
+    reachable_prob: float | None = 0.8
+    """Logits are clipped so that no probability can exceed this; null: not clipped. Paper: norm 1, which is 0.80 for
+    two classes. Ours: the norm grows with the number of classes, so that 0.80 stays reachable."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, "weight", 0)
+        _check_range(self, "final_share", 0, 1)
+        if self.reachable_prob is not None:
+            _check_range(self, "reachable_prob", 0, 1, open_low=True)
+
+
+@dataclass(frozen=True)
 class GMABSConfig:
     """All settings of one training; a station that is None is switched off."""
 
@@ -116,6 +180,8 @@ class GMABSConfig:
     supervision: SupervisionConfig = SupervisionConfig()
     teacher: TeacherConfig | None = TeacherConfig()
     consistency: ConsistencyConfig | None = ConsistencyConfig()
+    relabel: RelabelConfig | None = None
+    noise_tolerant: NoiseTolerantConfig | None = None
 
     def __post_init__(self) -> None:
         _check_range(self, "num_epochs", 1)

@@ -17,9 +17,9 @@ STATIONS = {
     "learning": set(),
     "annotation": set(),
     "data": {"annotation", "config"},
-    "generalist": {"learning", "data", "config"},
+    "generalist": {"learning", "data", "config", "inference"},
     "active": {"annotation"},
-    "inference": {"config", "data"},
+    "inference": set(),
     "report": {"annotation", "config", "data"},
     "trainers": {
         "active",

@@ -344,3 +344,18 @@ def test_nothing_chooses_its_algorithm_by_wall_time():
 def test_a_pipeline_of_another_nnunet_is_refused():
     with pytest.raises(ValueError, match="RemoveLabelTansform"):
         for_sparse_labels(ComposeTransforms([DownsampleSegForDSTransform(SCALES)]), IGNORE, None, None)
+
+
+@pytest.mark.parametrize("scales", [None, [[1, 1, 1], [0.5, 0.5, 0.5]]])
+def test_pseudo_labels_follow_in_the_first_target_only(scales):
+    expert = torch.full((1, 4, 6, 8), IGNORE, dtype=torch.int16)
+    expert[0, 1] = 2
+    pseudo = torch.randint(0, 3, (1, 4, 6, 8), dtype=torch.int16)
+    pseudo[0, 0, 0, 0] = -1  # the loader padded
+    target = SparseTargetTransform(IGNORE, scales, None)(segmentation=torch.cat([expert, pseudo]))["segmentation"]
+    full = target if scales is None else target[0]
+    expected = torch.where(pseudo == -1, IGNORE, pseudo)
+    assert torch.equal(full, torch.cat([expert, expected]).to(torch.int16))
+    if scales is not None:
+        assert target[1].shape == (1, 2, 3, 4)
+        assert set(target[1].unique().tolist()) == {2, IGNORE}

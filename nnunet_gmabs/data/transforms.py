@@ -71,7 +71,9 @@ def downsample_labels(labels: Tensor, scales: Sequence[Sequence[float]], ignore_
 
 
 class SparseTargetTransform(SegOnlyTransform):
-    """Last step of the pipeline: expert labels as the loader cropped them -> targets of the loss.
+    """Last step of the pipeline: labels as the loader cropped them -> targets of the loss.
+
+    The first channel are expert labels. A second one, pseudo labels, follows them unchanged in the first target.
 
     Args:
         ignore_label: of the data set; None when it has none (then padding is background, as in nnU-Net).
@@ -88,9 +90,12 @@ class SparseTargetTransform(SegOnlyTransform):
 
     def _apply_to_segmentation(self, segmentation: Tensor, **params) -> Tensor | list[Tensor]:
         labels = decode_labels(segmentation, 0 if self.ignore_label is None else self.ignore_label)
-        if self.scales is None:
-            return self._as_target(labels)
-        return [self._as_target(scaled) for scaled in downsample_labels(labels, self.scales, self.ignore_label)]
+        expert, pseudo = labels[:1], labels[1:]  # pseudo labels have no channel where a trainer has none
+        scaled = [expert] if self.scales is None else downsample_labels(expert, self.scales, self.ignore_label)
+        targets = [self._as_target(labels) for labels in scaled]
+        if len(pseudo):
+            targets[0] = torch.cat([targets[0], pseudo])
+        return targets[0] if self.scales is None else targets
 
     def _as_target(self, labels: Tensor) -> Tensor:
         return labels if self.to_regions is None else self.to_regions(segmentation=labels)["segmentation"]
