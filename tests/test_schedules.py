@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nnunet_gmabs.learning.schedules import sigmoid_rampup
+from nnunet_gmabs.learning.schedules import rounds_due, sigmoid_rampup
 
 
 @pytest.mark.parametrize(("fraction", "weight"), [(0.0, math.exp(-5)), (0.5, math.exp(-1.25)), (1.0, 1.0)])
@@ -20,3 +20,15 @@ def test_ramp_stays_at_its_ends_outside_of_0_to_1():
 def test_ramp_rises():
     weights = [sigmoid_rampup(i / 20) for i in range(21)]
     assert all(a < b for a, b in zip(weights, weights[1:], strict=False))
+
+
+def test_rounds_fall_due_as_in_the_paper():
+    due = [rounds_due(i / 100, 0.06, 0.06, 0.8) for i in range(101)]
+    assert due[5] == 0 and due[6] == 1 and due[11] == 1 and due[12] == 2
+    assert [due.index(n) for n in range(1, 14)] == [6 * n for n in range(1, 14)]  # 6 %, 12 %, ..., 78 %
+    assert due[78] == due[100] == 13
+
+
+def test_a_first_round_after_the_last_moment_never_falls_due():
+    assert rounds_due(1.0, 0.9, 0.06, 0.8) == 0
+    assert rounds_due(0.3, 0.3, 0.1, 0.3) == 1

@@ -10,3 +10,18 @@ def sigmoid_rampup(fraction: float) -> float:
     """
     a = min(max(fraction, 0.0), 1.0)
     return math.exp(-5.0 * (1.0 - a) ** 2)
+
+
+def uncertainty_threshold(progress: float) -> float:
+    """Normalised entropy above which a voxel counts as uncertain: 0.35 + 0.25 r(progress), from 0.352 to 0.6 (paper)."""
+    return 0.35 + 0.25 * sigmoid_rampup(progress)
+
+
+def rounds_due(progress: float, first: float, every: float, until: float) -> int:
+    """How many rounds have fallen due so far: at first, first + every, ..., none after until.
+
+    n(p) = 0 for p < first, else floor((min(p, until) - first) / every) + 1; a tiny addition, because 0.3 is three
+    times 0.1, whatever binary fractions say.
+    """
+    p = min(progress, until) + 1e-9
+    return 0 if p < first or first > until + 1e-9 else int((p - first) / every) + 1
