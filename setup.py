@@ -30,6 +30,7 @@ REQUIREMENTS = [
     "torchvision",  # nnU-Net (through timm) and segment-anything import it; must belong to torch's build
     "numpy>=1.24",  # nnU-Net's own bound
     "scipy",  # distances and interpolation of label maps
+    "scikit-learn",  # k-means, which spreads scans to ask for over what they look like; nnU-Net needs it as well
     "SimpleITK>=2.2.1",  # geometry of scans and labels; nnU-Net's own bound
     "blosc2>=3.3.2",  # nnU-Net's preprocessed files, ours beside them; nnU-Net's own bound
     "matplotlib",  # gmabs_progress.png and the demo's pictures

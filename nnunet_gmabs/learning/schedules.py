@@ -13,7 +13,7 @@ def sigmoid_rampup(fraction: float) -> float:
 
 
 def uncertainty_threshold(progress: float) -> float:
-    """Normalised entropy above which a voxel counts as uncertain: 0.35 + 0.25 r(progress), from 0.352 to 0.6 (paper)."""
+    """Normalised entropy above which a voxel is uncertain: 0.35 + 0.25 r(progress), from 0.352 to 0.6 (paper)."""
     return 0.35 + 0.25 * sigmoid_rampup(progress)
 
 

@@ -1,0 +1,1 @@
+"""What to ask an expert: scores, spread and budget give scans, regions give planes. Arrays in, choices out."""
