@@ -31,6 +31,8 @@ REQUIREMENTS = [
     "numpy>=1.24",  # nnU-Net's own bound
     "scipy",  # distances and interpolation of label maps
     "scikit-learn",  # k-means, which spreads scans to ask for over what they look like; nnU-Net needs it as well
+    "scikit-image",  # the random walker, the generalist without weights; nnU-Net needs it as well
+    "safetensors",  # weights of the embedded generalist: a format that runs no code when it is read
     "SimpleITK>=2.2.1",  # geometry of scans and labels; nnU-Net's own bound
     "blosc2>=3.3.2",  # nnU-Net's preprocessed files, ours beside them; nnU-Net's own bound
     "matplotlib",  # gmabs_progress.png and the demo's pictures
@@ -38,14 +40,21 @@ REQUIREMENTS = [
     "PyYAML",  # gmabs.yaml
     "packaging",  # gmabs doctor compares versions with these bounds
 ]
+ANNOTATE = [
+    "starlette",  # gmabs annotate: routes, bodies and static files of the painter's server
+    "uvicorn",  # gmabs annotate: runs it
+]
 EXTRAS = {
+    "annotate": ANNOTATE,
     "test": [
+        *ANNOTATE,
+        "selenium>=4.10",  # drives Chromium through the painter's page; finds a driver without extra packages
         "pytest>=7",  # tmp_path retention and strict markers
         "ruff>=0.9",  # the formatter's current style
         "mypy>=1.8",  # understands the typing used on Python 3.10 to 3.13
         "types-PyYAML",  # mypy's knowledge of yaml
         "setuptools>=70.1",  # the installation tests build without network; from here on it needs no wheel package
-    ]
+    ],
 }
 
 
@@ -113,7 +122,14 @@ if __name__ == "__main__":
         # otherwise install an import hook that slows the start of every Python program by 11 ms (9 ms without).
         package_dir={"": "."},
         packages=find_packages(include=["nnunet_gmabs", "nnunet_gmabs.*"]),
-        package_data={"nnunet_gmabs": ["py.typed"]},
+        package_data={
+            "nnunet_gmabs": [
+                "py.typed",
+                "annotation/painter/page/*",
+                "annotation/painter/page/js/*",
+                "generalist/weights/*",
+            ]
+        },
         install_requires=REQUIREMENTS,
         extras_require=EXTRAS,
         entry_points={"console_scripts": ["gmabs = nnunet_gmabs.cli:main"]},

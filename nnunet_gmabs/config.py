@@ -95,6 +95,35 @@ class ConsistencyConfig:
 
 
 @dataclass(frozen=True)
+class GeneralistConfig:
+    """Which frozen promptable model is asked, and what it is shown."""
+
+    name: Literal["embedded", "walker", "sam", "mobile_sam"] = "embedded"
+    """Paper: MobileSAM. Ours: the network that comes with this package, which needs no download."""
+    checkpoint: str | None = None
+    """File with the weights; null: searched for by its usual name, see docs/generalist.md."""
+    model_type: Literal["vit_b", "vit_l", "vit_h"] = "vit_b"
+    """sam: size of the encoder. MedSAM's weights are a vit_b."""
+    second_pass: bool = False
+    """sam, mobile_sam: ask again with the best mask's logits as a prompt. Paper: once."""
+    channel: int = 0
+    """Which image channel it sees."""
+    window_low: float | None = None
+    """CT: black, in HU; null: the 0.5 percentile of the foreground, from the plan. Other images: percentiles of the
+    scan."""
+    window_high: float | None = None
+    """CT: white, in HU; null: the 99.5 percentile of the foreground, from the plan."""
+    slices_at_once: int = 8
+    """Slices in one call of an encoder: on a GPU one vit_b slice in half precision needs some 0.5 GiB."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, "channel", 0)
+        _check_range(self, "slices_at_once", 1)
+        if self.window_low is not None and self.window_high is not None and self.window_low >= self.window_high:
+            raise ValueError(f"window_low {self.window_low} is not below window_high {self.window_high}")
+
+
+@dataclass(frozen=True)
 class RelabelConfig:
     """When the generalist labels the training scans anew, and what is made of its masks."""
 
