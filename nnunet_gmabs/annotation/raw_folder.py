@@ -108,6 +108,23 @@ class RawFolder:
         ignore_label = max(self.label_values) + 1
         return {**self.dataset_json, "labels": {**self.labels, "ignore": ignore_label}}, ignore_label
 
+    def read_image(self, identifier: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """All channels of one scan, and what is needed to write labels for it.
+
+        Returns:
+            (channels, X, Y, Z) float, and nnU-Net's properties, with the spacing under "spacing".
+
+        Raises:
+            InputError: if there is no such scan, or a file cannot be read.
+        """
+        paths = self.images_of(identifier)
+        if not paths:
+            raise InputError(f"{self.folder / 'imagesTr'}: holds no scan {identifier}")
+        try:
+            return self._reader_writer.read_images([str(path) for path in paths])
+        except Exception as error:  # every image library has its own exceptions for a broken file
+            raise InputError(f"{paths[0]}: cannot be read ({str(error).strip().splitlines()[-1]})") from error
+
     def read_labels(self, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         """The labels of one file and what is needed to write them back.
 

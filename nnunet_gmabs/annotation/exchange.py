@@ -1,0 +1,178 @@
+"""A round for people who paint in 3D Slicer or ITK-SNAP: one folder a scan, with all that has to be opened.
+
+    for_editors/<scan>/image_0000.nii.gz      the scan itself
+    for_editors/<scan>/<scan>_labels.nii.gz   to paint on: requested planes 0, drawn voxels as before, else "not drawn"
+    for_editors/<scan>/planes.nii.gz          1 on the requested planes, to restrict painting to
+    for_editors/<scan>/slicer_colors.ctbl     names and colours for 3D Slicer
+    for_editors/<scan>/itksnap_labels.txt     the same for ITK-SNAP
+    for_editors/<scan>/HOW_TO.txt             what to click
+
+"Not drawn" is the value of the ignore label, painted like a class: an editor's own 0 would mean background.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunet_gmabs.annotation.planes import plane_mask
+from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.annotation.requests import Request, RequestedPlane, RequestedScan
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+EDITOR_FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")  # what these programs open, with geometry
+FOLDER = "for_editors"
+NOT_DRAWN = "not drawn"
+# Distinct for people with the common colour deficiencies (Okabe and Ito); then the same again, darker.
+COLOURS = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)]
+GREY = (128, 128, 128)
+
+
+def write_for_editors(raw: RawFolder, folder: Path, request: Request) -> None:
+    """Write the folders of all scans of a request below the round's folder."""
+    for scan in request.scans:
+        target = folder / FOLDER / scan.identifier
+        target.mkdir(parents=True)
+        for path in raw.images_of(scan.identifier):
+            _link(path, target / f"image{path.name[len(scan.identifier) :]}")
+        image, properties = raw.read_image(scan.identifier)
+        planes = plane_mask(image.shape[1:], (plane.plane for plane in scan.planes))
+        raw.write_labels(planes.astype(np.uint8), target / f"planes{raw.file_ending}", properties)
+        raw.write_labels(
+            label_template(raw, scan.identifier, planes),
+            target / f"{scan.identifier}_labels{raw.file_ending}",
+            properties,
+        )
+        colours = class_colours(raw)
+        (target / "slicer_colors.ctbl").write_text(slicer_colours(colours), encoding="utf-8")
+        (target / "itksnap_labels.txt").write_text(itksnap_labels(colours), encoding="utf-8")
+        (target / "HOW_TO.txt").write_text(how_to(raw, scan, request.round), encoding="utf-8")
+
+
+def label_template(raw: RawFolder, identifier: str, planes: np.ndarray) -> np.ndarray:
+    """What is painted on: background on the requested planes, "not drawn" elsewhere, what is drawn already as it is.
+
+    Args:
+        raw: the data set, with an ignore label.
+        identifier: the scan.
+        planes: (X, Y, Z) bool, True on requested planes.
+
+    Returns:
+        (X, Y, Z) int32.
+    """
+    assert raw.ignore_label is not None
+    template = np.where(planes, 0, raw.ignore_label).astype(np.int32)
+    path = raw.label_path(identifier)
+    if path.is_file():
+        before, _ = raw.read_labels(path)
+        template = np.where(before != raw.ignore_label, before, template)
+    return template
+
+
+def class_colours(raw: RawFolder) -> list[tuple[int, str, tuple[int, int, int]]]:
+    """Value, name and colour of everything that can be painted, "not drawn" last; background is not in the list."""
+    names: dict[int, str] = {}
+    for name, value in raw.labels.items():  # of regions that share a value the one with the fewest others names it
+        values = value if isinstance(value, list) else [value]
+        for v in values:
+            if int(v) not in (0, raw.ignore_label) and (int(v) not in names or len(values) == 1):
+                names[int(v)] = name if len(values) == 1 else f"{name} {v}"
+    found = []
+    for number, value in enumerate(sorted(names)):
+        again = number // len(COLOURS)
+        red, green, blue = (int(part * 0.7**again) for part in COLOURS[number % len(COLOURS)])
+        found.append((value, names[value], (red, green, blue)))
+    assert raw.ignore_label is not None
+    return [*found, (raw.ignore_label, NOT_DRAWN, GREY)]
+
+
+def slicer_colours(colours: list[tuple[int, str, tuple[int, int, int]]]) -> str:
+    """A colour table of 3D Slicer: value, name, red, green, blue, opacity."""
+    lines = ["# Color table file for 3D Slicer", "0 background 0 0 0 0"]
+    lines += [f"{v} {name.replace(' ', '_')} {r} {g} {b} 255" for v, name, (r, g, b) in colours]
+    return "\n".join(lines) + "\n"
+
+
+def itksnap_labels(colours: list[tuple[int, str, tuple[int, int, int]]]) -> str:
+    """A label description file of ITK-SNAP: value, colour, opacity, visibility in slices and in 3D, name."""
+    lines = ["# ITK-SNAP Label Description File", '    0     0    0    0        0  0  0    "Clear Label"']
+    for value, name, (r, g, b) in colours:
+        opacity, in_3d = (0.2, 0) if name == NOT_DRAWN else (1, 1)
+        lines.append(f'{value:5d} {r:5d} {g:4d} {b:4d} {opacity:8g}  1  {in_3d}    "{name}"')
+    return "\n".join(lines) + "\n"
+
+
+def how_to(raw: RawFolder, scan: RequestedScan, number: int) -> str:
+    """One page of text: which planes, and what to click."""
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(raw.folder / scan.images[0]))
+    planes = "\n".join(f"  - {describe_plane(image, plane)}" for plane in scan.planes)
+    classes = ", ".join(f"{value} = {name}" for value, name, _ in class_colours(raw))
+    labels_name = f"{scan.identifier}_labels{raw.file_ending}"
+    return f"""{scan.identifier}, round {number}: please draw these planes completely
+
+{planes}
+
+Classes: 0 = background, {classes}.
+On these planes everything that you leave at 0 will count as background. Grey means "not drawn"; leave it as it is.
+
+In ITK-SNAP
+  1. File > Open Main Image: image_0000{raw.file_ending}
+  2. Segmentation > Open Segmentation: {labels_name}
+  3. Segmentation > Import Label Descriptions: itksnap_labels.txt
+  4. Go to a plane by the cursor position given above. Paint with "paint over" set to "Clear label", so that grey
+     stays grey.
+  5. Segmentation > Save Segmentation Image, under the same name.
+
+In 3D Slicer
+  1. Add Data: image_0000{raw.file_ending} as a volume, slicer_colors.ctbl, and {labels_name} as a segmentation
+     (in "Show Options" choose Segmentation, and the colour table).
+  2. Segment Editor: choose the image as source volume. Under Masking, set "Editable area" to "Outside all visible
+     segments" while "{NOT_DRAWN}" is visible.
+  3. Go to a plane by the position in mm given above (the number beside the slider of a slice view); where a view is
+     not along the planes, click "Rotate to volume plane" in its menu.
+  4. Segmentations > Export to files: file format NRRD or NIfTI, or save the segmentation as .seg.nrrd. Keep the names
+     of the segments. The reference volume must be the image.
+
+Then
+  gmabs merge -d {raw.folder.name} --round {number} --done all PATH/TO/{labels_name}
+
+--done all says that all planes above are drawn; --done {" ".join(f"{p.axis}:{p.index_orig}" for p in scan.planes)}
+names them one by one. What is not said to be done is not taken.
+"""
+
+
+def describe_plane(image: SimpleITK.Image, plane: RequestedPlane) -> str:
+    """Where a plane is, in the words of the editors.
+
+    Args:
+        image: the scan; its axes x, y, z are nnU-Net's 2, 1, 0.
+        plane: on its grid.
+    """
+    x_y_z = 2 - plane.axis
+    index = [(n - 1) // 2 for n in image.GetSize()]
+    index[x_y_z] = plane.index_orig
+    left, posterior, superior = image.TransformIndexToPhysicalPoint(index)
+    direction = np.array(image.GetDirection()).reshape(3, 3)[:, x_y_z]
+    main = int(np.abs(direction).argmax())
+    view, letter = [("sagittal", "R"), ("coronal", "A"), ("axial", "S")][main]
+    position = (-left, -posterior, superior)[main]
+    return (
+        f"{view}: 3D Slicer {letter} = {position:.1f} mm; ITK-SNAP cursor {'xyz'[x_y_z]} = {plane.index_orig + 1} of "
+        f"{image.GetSize()[x_y_z]}; nnU-Net axis {plane.axis} index {plane.index_orig}"
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the file system refuses."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,189 @@
+"""Files as 3D Slicer and others write them, read as labels of the scan."""
+
+import numpy as np
+import pytest
+import raw_data
+import SimpleITK as sitk
+from asked import PLANES, ask, drawn, labels_of, make_raw, truth
+
+from nnunet_gmabs.annotation.foreign import read_foreign
+from nnunet_gmabs.annotation.merge import merge
+from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.annotation.sources import source_of
+from nnunet_gmabs.errors import InputError
+
+SCAN = "scan_01"
+
+
+@pytest.fixture
+def raw(tmp_path):
+    raw = make_raw(tmp_path)
+    ask(raw, {SCAN: PLANES})
+    return raw
+
+
+def image_of(raw, array, components=False):
+    """An array (z, y, x) as a SimpleITK image where the scan lies."""
+    image = sitk.GetImageFromArray(array.astype(np.uint8), isVector=components)
+    image.CopyInformation(sitk.ReadImage(str(raw.images_of(SCAN)[0])))
+    return image
+
+
+def written(image, path, segments=()):
+    """Save it, with the names, numbers and layers of segments as 3D Slicer notes them."""
+    for n, (name, number, layer) in enumerate(segments):
+        image.SetMetaData(f"Segment{n}_Name", name)
+        image.SetMetaData(f"Segment{n}_LabelValue", str(number))
+        image.SetMetaData(f"Segment{n}_Layer", str(layer))
+    sitk.WriteImage(image, str(path), True)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".seg.nrrd"])
+def test_every_format_comes_back(raw, tmp_path, ending):
+    found = read_foreign(raw, SCAN, written(image_of(raw, truth(SCAN)), tmp_path / f"{SCAN}{ending}"))
+    assert np.array_equal(found.labels, truth(SCAN)) and found.notes == ()
+
+
+def test_a_cropped_and_renumbered_segmentation_is_put_back_and_read_by_name(raw, tmp_path):
+    swapped = np.array([0, 2, 1])[drawn(SCAN, PLANES) % 3]  # not drawn (3) becomes nothing, left and right swap
+    whole = image_of(raw, swapped)
+    z, y, x = (slice(int(w.min()), int(w.max()) + 1) for w in np.nonzero(swapped))
+    cropped = whole[x, y, z]
+    assert cropped.GetSize() != whole.GetSize()
+    path = written(cropped, tmp_path / f"{SCAN}.seg.nrrd", [("Right", 1, 0), ("LEFT", 2, 0)])
+    found = read_foreign(raw, SCAN, path)
+    assert np.array_equal(found.labels, np.where(drawn(SCAN, PLANES) == 3, 0, drawn(SCAN, PLANES)))
+    assert f"cut down to {x.stop - x.start} x " in found.notes[1]
+    assert "'Right' has number 1 in the file and 2 in dataset.json" in found.notes[0]
+    merge(raw, lambda: [source_of(raw, path, "all")])
+    assert np.array_equal(labels_of(raw, SCAN), drawn(SCAN, PLANES))
+
+
+def test_layers_are_laid_together(raw, tmp_path):
+    layers = np.stack([truth(SCAN) == 1, truth(SCAN) == 2], axis=-1)
+    path = written(
+        image_of(raw, layers, components=True), tmp_path / f"{SCAN}.seg.nrrd", [("left", 1, 0), ("right", 1, 1)]
+    )
+    found = read_foreign(raw, SCAN, path)
+    assert np.array_equal(found.labels, truth(SCAN))
+
+
+def test_layers_that_overlap_are_refused(raw, tmp_path):
+    layers = np.stack([truth(SCAN) > 0, truth(SCAN) == 2], axis=-1)
+    path = written(
+        image_of(raw, layers, components=True), tmp_path / f"{SCAN}.seg.nrrd", [("left", 1, 0), ("right", 1, 1)]
+    )
+    with pytest.raises(InputError, match=f"segment 'right' overlaps others in {(truth(SCAN) == 2).sum()} voxels"):
+        read_foreign(raw, SCAN, path)
+
+
+def test_the_grey_segment_is_the_ignore_label(raw, tmp_path):
+    painted = drawn(SCAN, PLANES)
+    path = written(
+        image_of(raw, np.where(painted == 3, 7, painted)),
+        tmp_path / f"{SCAN}.seg.nrrd",
+        [("left", 1, 0), ("right", 2, 0), ("not_drawn", 7, 0)],
+    )
+    assert np.array_equal(read_foreign(raw, SCAN, path).labels, painted)
+
+
+@pytest.mark.parametrize(
+    ("segments", "message"),
+    [
+        ([("left", 1, 0), ("tumour", 2, 0)], r"segment 'tumour' is no class.*\['background', 'ignore', 'left'"),
+        ([("left", 1, 0)], r"holds the values \[2\], which belong to none of its segments"),
+    ],
+)
+def test_segments_that_do_not_fit_are_named(raw, tmp_path, segments, message):
+    with pytest.raises(InputError, match=message):
+        read_foreign(raw, SCAN, written(image_of(raw, truth(SCAN)), tmp_path / "a.seg.nrrd", segments))
+
+
+def test_segments_with_other_names_are_taken_by_number_and_that_is_said(raw, tmp_path):
+    segments = [("Segment_1", 1, 0), ("Segment_2", 2, 0)]
+    found = read_foreign(raw, SCAN, written(image_of(raw, truth(SCAN)), tmp_path / "a.seg.nrrd", segments))
+    assert np.array_equal(found.labels, truth(SCAN))
+    assert found.notes == ("segments 'Segment_1', 'Segment_2' are no classes: taken by their numbers",)
+
+
+def test_unknown_values_are_named(raw, tmp_path):
+    labels = truth(SCAN)
+    labels[0, 0, :2] = 9, 5
+    with pytest.raises(InputError, match=r"a.nrrd: holds the values \[5, 9\].*1 = left"):
+        read_foreign(raw, SCAN, written(image_of(raw, labels), tmp_path / "a.nrrd"))
+
+
+def test_values_that_are_no_integers_are_refused(raw, tmp_path):
+    image = sitk.Cast(image_of(raw, truth(SCAN)), sitk.sitkFloat32) * 0.5
+    with pytest.raises(InputError, match="no integers"):
+        read_foreign(raw, SCAN, written(image, tmp_path / "a.nrrd"))
+
+
+def test_a_shifted_and_a_flipped_file_are_refused(raw, tmp_path):
+    shifted = image_of(raw, truth(SCAN))
+    shifted.SetOrigin(shifted.TransformIndexToPhysicalPoint((2, 0, 0)))
+    with pytest.raises(InputError, match=r"a.nrrd: shifted by \+2.00 x \+0.00 x \+0.00 voxels"):
+        read_foreign(raw, SCAN, written(shifted, tmp_path / "a.nrrd"))
+    with pytest.raises(InputError, match=r"b.nii.gz: axis x runs the other way .*shifted by"):
+        read_foreign(raw, SCAN, written(sitk.Flip(image_of(raw, truth(SCAN)), (True, False, False)),
+                                        tmp_path / "b.nii.gz"))  # fmt: skip
+
+
+def test_a_broken_file_is_named(raw, tmp_path):
+    (tmp_path / "a.nrrd").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="a.nrrd: cannot be read"):
+        read_foreign(raw, SCAN, tmp_path / "a.nrrd")
+
+
+def test_a_reader_that_turns_axes_gets_labels_in_its_own_order(tmp_path):
+    folder = make_raw(tmp_path).folder
+    raw_data.write_dataset_json(
+        folder, raw_data.SPARSE_LABELS, scans=4, overwrite_image_reader_writer="NibabelIOWithReorient"
+    )
+    raw = RawFolder(folder)
+    image, properties = raw.read_image(SCAN)
+    assert image.shape[1:] != truth(SCAN).shape, "this reader really turns the axes here"
+    raw.write_labels(np.zeros(image.shape[1:], np.uint8), tmp_path / "a.nii.gz", properties)
+    found = read_foreign(raw, SCAN, written(image_of(raw, truth(SCAN)), tmp_path / "b.nrrd"))
+    assert found.labels.shape == image.shape[1:]
+    raw.write_labels(found.labels, tmp_path / "c.nii.gz", found.properties)
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "c.nii.gz"))), truth(SCAN))
+
+
+def test_the_folder_for_editors(raw):
+    folder = raw.folder / "gmabs/requests/round_000/for_editors" / SCAN
+    names = ["HOW_TO.txt", "image_0000.nii.gz", "itksnap_labels.txt", "planes.nii.gz", "scan_01_labels.nii.gz"]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "slicer_colors.ctbl"]
+    template, _ = raw.read_labels(folder / "scan_01_labels.nii.gz")
+    assert np.array_equal(template, drawn(SCAN, PLANES) // 3 * 3), "0 where asked, not drawn elsewhere"
+    planes, _ = raw.read_labels(folder / "planes.nii.gz")
+    assert np.array_equal(planes == 1, template == 0)
+    assert (folder / "image_0000.nii.gz").read_bytes() == raw.images_of(SCAN)[0].read_bytes()
+    assert (folder / "slicer_colors.ctbl").read_text().splitlines()[1:] == [
+        "0 background 0 0 0 0",
+        "1 left 230 159 0 255",
+        "2 right 86 180 233 255",
+        "3 not_drawn 128 128 128 255",
+    ]
+    assert (folder / "itksnap_labels.txt").read_text().splitlines()[2].split() == '1 230 159 0 1 1 1 "left"'.split()
+
+
+def test_the_text_says_where_the_planes_are(raw):
+    text = (raw.folder / "gmabs/requests/round_000/for_editors" / SCAN / "HOW_TO.txt").read_text()
+    # axis 0 is z, origin 30 mm, spacing 1.1 mm, plane 6; the direction turns x and y
+    assert "axial: 3D Slicer S = 36.6 mm; ITK-SNAP cursor z = 7 of 13; nnU-Net axis 0 index 6" in text
+    # axis 1 is y, spacing 1.05 mm, and runs against the world's first axis: left = 10 - 8 * 1.05 = 1.6, R = -1.6
+    assert "sagittal: 3D Slicer R = -1.6 mm; ITK-SNAP cursor y = 9 of 16; nnU-Net axis 1 index 8" in text
+    # axis 2 is x, spacing 1.1 mm, along the second: posterior = -20 + 9 * 1.1 = -10.1, A = 10.1
+    assert "coronal: 3D Slicer A = 10.1 mm; ITK-SNAP cursor x = 10 of 19; nnU-Net axis 2 index 9" in text
+    assert "--round 0 --done all" in text and "--done 0:6 1:8 2:9" in text
+
+
+def test_drawn_voxels_stay_in_the_template(tmp_path):
+    raw = make_raw(tmp_path)
+    ask(raw, {"scan_00": [(0, 4)]})
+    template, _ = raw.read_labels(raw.folder / "gmabs/requests/round_000/for_editors/scan_00/scan_00_labels.nii.gz")
+    before = labels_of(raw, "scan_00")
+    assert np.array_equal(template[before != raw_data.IGNORE], before[before != raw_data.IGNORE])
+    assert (template[4][before[4] == raw_data.IGNORE] == 0).all()

@@ -1,0 +1,152 @@
+"""Killed at any moment, a merge leaves the old or, once the next command has looked, the new state."""
+
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import raw_data
+from asked import PLANES, answer, ask, drawn, labels_of, make_raw
+
+from nnunet_gmabs.annotation.journal import changing
+from nnunet_gmabs.annotation.ledger import append_events, ledger_file, read_events
+from nnunet_gmabs.annotation.merge import merge
+from nnunet_gmabs.annotation.requests import existing_rounds
+from nnunet_gmabs.annotation.sources import waiting_sources
+from nnunet_gmabs.annotation.unmerge import unmerge
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+HOOKED = [(os, name) for name in ("replace", "fsync", "unlink", "mkdir", "rmdir", "ftruncate", "write")]
+HOOKED += [(shutil, "copyfile")]
+
+
+def run_killed(action, moment):
+    """Do it in a child that kills itself before its n-th change of the disk; whether it was killed."""
+    child = os.fork()
+    if child == 0:
+        left = [moment]
+
+        def hooked(function):
+            def call(*args, **kwargs):
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*args, **kwargs)
+
+            return call
+
+        for module, name in HOOKED:
+            setattr(module, name, hooked(getattr(module, name)))
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def moments(action, prepare, count):
+    """Some of the moments at which the action changes the disk, its first and last three among them."""
+    last = 0
+    for step in (64, 8, 1):
+        while True:
+            prepare()
+            if not run_killed(action, last + step):
+                break
+            last += step
+    chosen = np.random.default_rng(0).choice(last + 1, min(count, last + 1), replace=False)
+    return sorted({0, 1, 2, last - 2, last - 1, last, *chosen.tolist()})
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A data set with two answers of which one changes drawn labels, and a way back to it."""
+    raw = make_raw(tmp_path)
+    ask(raw, {"scan_00": [(0, 4)], "scan_01": PLANES})
+    answer(raw, 0, "scan_00", [(0, 4)])
+    answer(raw, 0, "scan_01", PLANES)
+    kept = tmp_path / "kept"
+    shutil.copytree(raw.folder, kept)
+
+    def again():
+        shutil.rmtree(raw.folder)
+        shutil.copytree(kept, raw.folder)
+
+    return raw, again, kept
+
+
+def labels_and_merged(folder):
+    files = {path.name: path.read_bytes() for path in sorted((folder / "labelsTr").iterdir()) if path.name[0] != "."}
+    return files, [(e["event"], e["scan"]) for e in read_events(folder) if "scan" in e]
+
+
+def check_killed(world, action, count):
+    raw, again, _ = world
+    old = labels_and_merged(raw.folder)
+    points = moments(action, again, count)
+    again()
+    action()
+    new = labels_and_merged(raw.folder)
+    assert old != new
+    seen = []
+    for moment in points:
+        again()
+        assert run_killed(action, moment), moment
+        for name, content in labels_and_merged(raw.folder)[0].items():
+            assert content in (old[0].get(name), new[0].get(name)), "each file is old or new at any moment"
+        with changing(raw.folder):
+            found = labels_and_merged(raw.folder)
+        assert found in (old, new), moment
+        seen.append(found == new)
+        action()
+        assert labels_and_merged(raw.folder) == new, "and the command can simply be run again"
+        left_over = [p.name for p in (raw.folder / "gmabs").iterdir() if "journal" in p.name]
+        assert left_over == []
+    assert seen == sorted(seen) and set(seen) == {False, True}, "first old, from one moment on new"
+
+
+@pytest.mark.slow
+def test_a_killed_merge(world):
+    raw = world[0]
+    check_killed(world, lambda: merge(raw, lambda: waiting_sources(raw)), 8)
+    assert np.array_equal(labels_of(raw, "scan_01"), drawn("scan_01", PLANES))
+
+
+@pytest.mark.slow
+def test_a_killed_unmerge(world):
+    raw, again, kept = world
+    merge(raw, lambda: waiting_sources(raw))
+    shutil.rmtree(kept)
+    shutil.copytree(raw.folder, kept)
+    check_killed(world, lambda: unmerge(raw, 0), 5)
+    assert not raw.label_path("scan_01").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_question_is_asked_completely_or_not_at_all(world):
+    raw, again, _ = world
+    before = raw_data.snapshot(raw.folder / "gmabs" / "requests")
+    planes = {"scan_02": PLANES, "scan_03": PLANES[:1]}
+    for moment in moments(lambda: ask(raw, planes), again, 5):
+        again()
+        run_killed(lambda: ask(raw, planes), moment)
+        with changing(raw.folder):
+            rounds = existing_rounds(raw.folder)
+        asked = [e["round"] for e in read_events(raw.folder) if e["event"] == "asked"]
+        assert asked == rounds and rounds in ([0], [0, 1])
+        after = raw_data.snapshot(raw.folder / "gmabs" / "requests")
+        if rounds == [0]:
+            assert after == before
+        else:
+            folder = raw.folder / "gmabs/requests/round_001"
+            assert (folder / "for_editors/scan_03/HOW_TO.txt").is_file() and (folder / "answers").is_dir()
+
+
+def test_a_torn_line_of_the_ledger_is_cut_off(tmp_path):
+    (tmp_path / "gmabs").mkdir()
+    append_events(tmp_path, [{"event": "asked", "round": 0}])
+    with open(ledger_file(tmp_path), "ab") as f:
+        f.write(b'{"event": "merg')
+    assert read_events(tmp_path) == [{"event": "asked", "round": 0}]
+    append_events(tmp_path, [{"event": "asked", "round": 1}])
+    assert [e["round"] for e in read_events(tmp_path)] == [0, 1]
