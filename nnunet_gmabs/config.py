@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -188,6 +188,105 @@ class NoiseTolerantConfig:
 
 
 @dataclass(frozen=True)
+class ImageTeachingConfig:
+    """A network learns from the other one's labels on a strongly perturbed view of unlabelled images (CMEMS 4)."""
+
+    strength: float = 1.0
+    """Factor of all ranges of the strong view's intensities (learning/strong_view.py); 0: as the weak view. Ours."""
+    cutmix: float = 0.5
+    """Probability of a sample to get a box of another one. Ours."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, "strength", 0, 2)
+        _check_range(self, "cutmix", 0, 1)
+
+
+@dataclass(frozen=True)
+class FeatureTeachingConfig:
+    """A network learns from the other one's labels with perturbed encoder features (CMEMS 5)."""
+
+    kinds: Literal["dropout+noise", "dropout+noise+statistics", "dropout", "noise", "statistics"] = "dropout+noise"
+    """One of them is drawn for each resolution and step; statistics mixes mean and deviation between samples. Ours."""
+    dropout: float = 0.5
+    """Share of channels that is dropped. Ours."""
+    noise: float = 0.3
+    """Features are multiplied by 1 + u, u uniform within plus or minus this. Ours."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, "dropout", 0, 1)
+        _check_range(self, "noise", 0, 1)
+
+
+@dataclass(frozen=True)
+class MutualConfig:
+    """Two networks that teach each other on unlabelled samples."""
+
+    weight: float = 1.0
+    """lambda, of both terms, at full ramp. Ours."""
+    ramp_start: float = 0.0
+    """Share of the training before which the networks do not teach, and the ramp begins. Paper: 0."""
+    ramp_end: float = 1.0
+    """Share of the training at which the sigmoid ramp has reached 1. Paper: 1."""
+    confidence: float = 0.95
+    """tau: voxels whose highest probability is above this are taught, at the end of the training. Ours."""
+    confidence_start: float = 0.95
+    """tau at the start, from where it rises linearly; 0.75 teaches more voxels early. Ours: constant."""
+    dice_weight: float = 0.0
+    """Of a Dice term beside the cross-entropy on taught voxels. Paper: 0."""
+    image: ImageTeachingConfig | None = ImageTeachingConfig()
+    feature: FeatureTeachingConfig | None = FeatureTeachingConfig()
+
+    def __post_init__(self) -> None:
+        _check_range(self, "weight", 0)
+        _check_range(self, "ramp_start", 0, 1)
+        _check_range(self, "ramp_end", 0, 1, open_low=True)
+        _check_range(self, "confidence", 0, 1)
+        _check_range(self, "confidence_start", 0, 1)
+        _check_range(self, "dice_weight", 0)
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Labelled samples made by pasting an exemplar's objects onto unlabelled scans (CMEMS 1)."""
+
+    share: float = 0.5
+    """Share of the labelled samples that is synthetic. Ours: exemplar and synthetic in equal shares."""
+    exemplars: str = "auto"
+    """Whose objects are cut out: names of scans with blanks between; all: every labelled training scan; auto: the scan
+    that shows most classes, and further ones only for classes that it does not show."""
+    position: Literal["anatomy", "anywhere"] = "anatomy"
+    """anatomy: near the place that the object has in its exemplar, relative to the scan. Ours."""
+    elsewhere: Literal["unknown", "background"] = "unknown"
+    """Label of what is not pasted; background holds only for objects of densely labelled exemplars. Ours."""
+    max_objects: int = 4
+    """Objects in one sample: all of the exemplar's, or this many drawn from them. Ours."""
+    margin_voxels: float = 4.0
+    """Surroundings that are pasted with an object, in units of the smallest spacing; their outer half fades. Ours."""
+    jitter: float = 0.1
+    """Standard deviation of the shift from the object's place, as a share of its sides. Ours."""
+    rotation_degrees: float = 15.0
+    """Each angle is uniform within plus or minus this. Ours."""
+    scale: float = 1.2
+    """Size is between 1 / this and this. Ours."""
+    elastic: float = 0.05
+    """Standard deviation of the displacement as a share of the object's shortest side. Ours."""
+    intensity: float = 0.1
+    """After matching to the place: log contrast and brightness within plus or minus this. Ours."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, "share", 0, 1)
+        if not self.exemplars.split():
+            raise ValueError("exemplars is empty; name scans, or write 'auto' or 'all'")
+        _check_range(self, "max_objects", 1)
+        _check_range(self, "margin_voxels", 0)
+        _check_range(self, "jitter", 0)
+        _check_range(self, "rotation_degrees", 0, 180)
+        _check_range(self, "scale", 1, 2)
+        _check_range(self, "elastic", 0, 0.5)
+        _check_range(self, "intensity", 0, 2)
+
+
+@dataclass(frozen=True)
 class GMABSConfig:
     """All settings of one training; a station that is None is switched off."""
 
@@ -203,14 +302,18 @@ class GMABSConfig:
     """Epochs between two checkpoint_latest.pth. nnU-Net's own."""
     seed: int = 0
     """Initial weights, patches and perturbations follow from it; on one CPU process without data workers exactly."""
-    inference_network: Literal["teacher", "student"] = "teacher"
-    """Which network stock nnU-Net predicts with. Released program: the student. Ours: the teacher."""
+    inference_network: Literal["teacher", "student", "peer", "better"] = "teacher"
+    """Which network stock nnU-Net predicts with. Released program: the student. Ours: the teacher. Of two networks that
+    teach each other (student and peer): better is the one with the higher pseudo Dice on the validation scans."""
     streams: StreamsConfig = StreamsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     teacher: TeacherConfig | None = TeacherConfig()
     consistency: ConsistencyConfig | None = ConsistencyConfig()
+    generalist: GeneralistConfig | None = None
     relabel: RelabelConfig | None = None
     noise_tolerant: NoiseTolerantConfig | None = None
+    mutual: MutualConfig | None = None
+    synthetic: SyntheticConfig | None = None
 
     def __post_init__(self) -> None:
         _check_range(self, "num_epochs", 1)
@@ -236,3 +339,13 @@ MEAN_TEACHER_PAPER = GMABSConfig(
     consistency=ConsistencyConfig(form="mse", weight=0.1, ramp_start=0.0),
 )
 """The preset `paper`: GM-ABS's batches, supervision and consistency as its released program intends them."""
+
+CMEMS = GMABSConfig(
+    inference_network="better", teacher=None, consistency=None, mutual=MutualConfig(), synthetic=SyntheticConfig()
+)
+"""Two networks, exemplar and synthetic samples, and as many unlabelled ones."""
+
+GM_ABS = replace(
+    MEAN_TEACHER, generalist=GeneralistConfig(), relabel=RelabelConfig(), noise_tolerant=NoiseTolerantConfig()
+)
+"""The mean teacher, and what a generalist says when the teacher prompts it."""

@@ -29,23 +29,23 @@ def test_what_is_written_is_read(tmp_path):
     labels = np.random.default_rng(0).integers(0, 4, SHAPE)
     write_pseudo_labels(tmp_path, 2, "a", labels, {"slices": 3, "views": {"0": [[1, 2, 3]]}})
     path = round_folder(tmp_path, 2) / "a.b2nd"
-    array = read_pseudo_labels(path, (1, *SHAPE))
+    array = read_pseudo_labels(path, SHAPE)
     assert array.dtype == np.int16
-    np.testing.assert_array_equal(array[:][0], labels)
+    np.testing.assert_array_equal(array[:], labels)
     assert read_figures(path) == {"slices": 3, "views": {"0": [[1, 2, 3]]}}
     assert finished(tmp_path, 2) == ["a"]
 
 
 def test_a_round_is_seen_when_it_is_complete_and_not_before(tmp_path):
-    assert newest_pseudo_labels(tmp_path / "not there", "a", (1, *SHAPE)) is None
+    assert newest_pseudo_labels(tmp_path / "not there", "a", SHAPE) is None
     write(tmp_path, 1, value=1)
-    assert newest_pseudo_labels(tmp_path, "a", (1, *SHAPE)) is None
+    assert newest_pseudo_labels(tmp_path, "a", SHAPE) is None
     complete_round(tmp_path, 1)
     write(tmp_path, 2, value=2)
-    assert newest_pseudo_labels(tmp_path, "a", (1, *SHAPE))[0, 0, 0, 0] == 1
+    assert newest_pseudo_labels(tmp_path, "a", SHAPE)[0, 0, 0] == 1
     complete_round(tmp_path, 2)
-    assert newest_pseudo_labels(tmp_path, "a", (1, *SHAPE))[0, 0, 0, 0] == 2
-    assert newest_pseudo_labels(tmp_path, "other", (1, *SHAPE)) is None
+    assert newest_pseudo_labels(tmp_path, "a", SHAPE)[0, 0, 0] == 2
+    assert newest_pseudo_labels(tmp_path, "other", SHAPE) is None
 
 
 def test_rounds_are_counted_not_spelled(tmp_path):
@@ -57,12 +57,12 @@ def test_rounds_are_counted_not_spelled(tmp_path):
 def test_older_rounds_go_and_files_in_use_stay_readable(tmp_path):
     write(tmp_path, 1, value=1)
     complete_round(tmp_path, 1)
-    opened = newest_pseudo_labels(tmp_path, "a", (1, *SHAPE))
+    opened = newest_pseudo_labels(tmp_path, "a", SHAPE)
     write(tmp_path, 2, value=2)
     complete_round(tmp_path, 2)
     remove_rounds_before(tmp_path, 2)
     assert not round_folder(tmp_path, 1).exists() and is_complete(tmp_path, 2)
-    assert opened[0, 0, 0, 0] == 1
+    assert opened[0, 0, 0] == 1
     clear_rounds(tmp_path)
     assert newest_round(tmp_path) is None
 
@@ -75,22 +75,22 @@ def test_a_damaged_file_counts_as_not_labelled_yet_and_is_named_when_read(tmp_pa
     complete_round(tmp_path, 1)
     assert finished(tmp_path, 1) == ["b"]
     with pytest.raises(InputError, match=r"round_001/a\.b2nd: cannot be read .* made anew"):
-        newest_pseudo_labels(tmp_path, "a", (1, *SHAPE))
+        newest_pseudo_labels(tmp_path, "a", SHAPE)
 
 
 def test_another_training_grid_is_named(tmp_path):
     write(tmp_path, 1)
     complete_round(tmp_path, 1)
     with pytest.raises(
-        InputError, match=r"a\.b2nd: shape \(1, 5, 6, 7\), but the scan's training grid is \(1, 5, 6, 8\)"
+        InputError, match=r"a\.b2nd: shape \(5, 6, 7\), but the scan's training grid is \(5, 6, 8\)"
     ):
-        newest_pseudo_labels(tmp_path, "a", (1, 5, 6, 8))
+        newest_pseudo_labels(tmp_path, "a", (5, 6, 8))
 
 
 def test_another_format_is_refused(tmp_path):
     import blosc2
 
     round_folder(tmp_path, 1).mkdir(parents=True)
-    blosc2.asarray(np.zeros((1, *SHAPE), np.int16), urlpath=str(round_folder(tmp_path, 1) / "a.b2nd"))
+    blosc2.asarray(np.zeros(SHAPE, np.int16), urlpath=str(round_folder(tmp_path, 1) / "a.b2nd"))
     with pytest.raises(InputError, match="a.b2nd: cannot be read"):
         read_pseudo_labels(round_folder(tmp_path, 1) / "a.b2nd")

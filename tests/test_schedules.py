@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nnunet_gmabs.learning.schedules import rounds_due, sigmoid_rampup
+from nnunet_gmabs.learning.schedules import noise_tolerant_weight, rounds_due, sigmoid_rampup
 
 
 @pytest.mark.parametrize(("fraction", "weight"), [(0.0, math.exp(-5)), (0.5, math.exp(-1.25)), (1.0, 1.0)])
@@ -32,3 +32,9 @@ def test_rounds_fall_due_as_in_the_paper():
 def test_a_first_round_after_the_last_moment_never_falls_due():
     assert rounds_due(1.0, 0.9, 0.06, 0.8) == 0
     assert rounds_due(0.3, 0.3, 0.1, 0.3) == 1
+
+
+def test_the_weight_of_pseudo_labels_fades_as_in_the_paper():
+    assert noise_tolerant_weight(0.0) == pytest.approx(0.5 * (1 - 0.9 * math.exp(-5)), rel=1e-12)
+    assert noise_tolerant_weight(0.5) == pytest.approx(0.5 * (1 - 0.9 * math.exp(-1.25)), rel=1e-12)
+    assert noise_tolerant_weight(1.0) == pytest.approx(0.05, rel=1e-12)

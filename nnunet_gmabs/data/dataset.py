@@ -10,6 +10,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_gmabs.data.expert import class_locations, expert_file, read_expert
+from nnunet_gmabs.data.pseudo_labels import newest_pseudo_labels
 
 
 class SparseDataset(nnUNetDatasetBlosc2):
@@ -21,10 +22,16 @@ class SparseDataset(nnUNetDatasetBlosc2):
         folder: preprocessed data of the configuration (<data set>/<data_identifier>).
         identifiers: scans.
         label_manager: nnU-Net's, for the keys under which its loader looks up voxels.
+        pseudo_labels: folder of their rounds (data/pseudo_labels.py); they become a second channel of the label map,
+            as nnU-Net's cascades have it for a previous stage. None: no such channel.
     """
 
-    def __init__(self, folder: str, identifiers: list[str], label_manager: LabelManager) -> None:
+    def __init__(
+        self, folder: str, identifiers: list[str], label_manager: LabelManager, pseudo_labels: Path | None = None
+    ) -> None:
         super().__init__(folder, list(identifiers))
+        self.pseudo_labels = pseudo_labels
+        self.ignore_label = label_manager.ignore_label
         classes = label_manager.foreground_regions if label_manager.has_regions else label_manager.foreground_labels
         self.labels_by_key: dict[int | tuple[int, ...], tuple[int, ...]] = {}
         for group in [*classes, (-1, *label_manager.all_labels)]:
@@ -33,7 +40,12 @@ class SparseDataset(nnUNetDatasetBlosc2):
             self.labels_by_key[key] = labels  # -1 is no label of the expert file; nnU-Net has it in this key
 
     def load_case(self, identifier: str):
-        """(image (channels, X, Y, Z), expert labels (1, X, Y, Z), None, {"class_locations": ...}); arrays on disk."""
+        """Arrays on disk, and where classes are.
+
+        Returns:
+            image (channels, X, Y, Z), expert labels (1, X, Y, Z), pseudo labels (X, Y, Z) or None,
+            {"class_locations": ...}.
+        """
         folder = Path(self.source_folder)
         image = blosc2.open(
             urlpath=str(folder / f"{identifier}.b2nd"), mode="r", dparams={"nthreads": 1}, **self.mmap_kwargs
@@ -42,7 +54,14 @@ class SparseDataset(nnUNetDatasetBlosc2):
         by_label, voxels = class_locations(metadata), metadata["voxels"]
         # nnU-Net's keys: each class or region, and tuple([-1] + all labels) for "any labelled voxel"
         locations = {key: _merge(by_label, voxels, group) for key, group in self.labels_by_key.items()}
-        return image, labels, None, {"class_locations": locations}
+        return image, labels, self._pseudo(identifier, labels.shape[1:]), {"class_locations": locations}
+
+    def _pseudo(self, identifier: str, shape: tuple[int, ...]) -> blosc2.NDArray | np.ndarray | None:
+        """The newest pseudo labels; all unknown, without memory, where there are none yet."""
+        if self.pseudo_labels is None:
+            return None
+        newest = newest_pseudo_labels(self.pseudo_labels, identifier, shape)
+        return np.broadcast_to(np.int16(self.ignore_label), shape) if newest is None else newest
 
 
 def _merge(by_label: dict[int, np.ndarray], voxels: dict[str, int], labels: tuple[int, ...]) -> np.ndarray | list:

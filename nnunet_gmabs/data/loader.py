@@ -25,7 +25,8 @@ class TwoStreamLoader(nnUNetDataLoader):
         batches_drawn: before this loader, in a training that is continued.
         seed: entropy for data workers, together with rank and the worker's number.
 
-    A batch is nnU-Net's dictionary and "labelled": (B,) bool.
+    A batch is nnU-Net's dictionary, "labelled": (B,) bool, and, where the data set has pseudo labels, "pseudo":
+    (B, 1, X, Y[, Z]) with the ignore label where nothing is known.
     """
 
     def __init__(
@@ -96,4 +97,9 @@ class TwoStreamLoader(nnUNetDataLoader):
         """nnU-Net's batch and which of its samples belong to the labelled stream."""
         batch = super().generate_train_batch()
         batch["labelled"] = torch.tensor([self._is_labelled(i) for i in range(self.batch_size)])
+        if getattr(self._data, "pseudo_labels", None) is not None:
+            several = isinstance(batch["target"], list)
+            both = batch["target"][0] if several else batch["target"]
+            expert, batch["pseudo"] = both[:, :1], both[:, 1:]
+            batch["target"] = [expert, *batch["target"][1:]] if several else expert
         return batch

@@ -1,8 +1,8 @@
 """Pseudo labels on the training grid: a folder a round, one file a scan, seen by the data workers at the next batch.
 
-<folder>/round_NNN/<case>.b2nd holds int16 (1, X, Y, Z): a class, or the data set's ignore label where nothing is known.
-A round counts for training once its file `complete` is there; it is written last, so that a round that was killed goes on
-with the scans that are missing. Readers take the newest complete round.
+<folder>/round_NNN/<case>.b2nd holds int16 (X, Y, Z): a class, or the data set's ignore label where nothing is known.
+A round counts for training once its file `complete` is there; it is written last, so that a round that was killed goes
+on with the scans that are missing. Readers take the newest complete round.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def write_pseudo_labels(
 
     def write(temporary: Path) -> None:
         array = blosc2.asarray(
-            np.ascontiguousarray(labels[None].astype(np.int16)),
+            np.ascontiguousarray(labels.astype(np.int16)),
             urlpath=str(temporary),
             cparams={"codec": blosc2.Codec.LZ4, "clevel": 5, "nthreads": 1},
         )
@@ -60,11 +60,11 @@ def write_pseudo_labels(
 
 
 def read_pseudo_labels(path: Path, shape: Sequence[int] | None = None) -> blosc2.NDArray:
-    """The voxels (1, X, Y, Z) int16 of one file, memory-mapped.
+    """The voxels (X, Y, Z) int16 of one file, memory-mapped.
 
     Args:
         path: of the file.
-        shape: that it must have, (1, X, Y, Z).
+        shape: that it must have.
 
     Raises:
         InputError: it cannot be read, is no file of ours, or belongs to another grid.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +85,16 @@ class Relabeller:
     window: tuple[float, float] | None = None
     embeddings: Callable[[str, ScanImages], Encode] | None = None
 
+    def asking(
+        self, generalist: Generalist, channel: int = 0, window: tuple[float, float] | None = None
+    ) -> Relabeller:
+        """The same with a generalist, and what it is shown."""
+        return replace(self, generalist=generalist, channel=channel, window=window)
+
+    def on(self, scans: Scans) -> Relabeller:
+        """The same for other scans."""
+        return replace(self, scans=scans)
+
     def run(
         self, network: nn.Module, number: int, progress: Progress = iter, part: slice = slice(None)
     ) -> tuple[dict[str, float], list[Example]]:
@@ -101,15 +111,18 @@ class Relabeller:
         """
         network.eval()
         prototypes = self.labelled_prototypes(network) if self.settings.prototypes == "labelled" else None
-        wanted = [*self.scans.labelled, *self.scans.unlabelled]  # labelled ones first: they tell which views are good
-        done = set(pseudo_labels.finished(self.folder, number))
         examples: list[Example] = []
-        for identifier in progress([i for i in wanted[part] if i not in done]):
+        for identifier in progress(self.missing(number, part)):
             examples += self.scan(network, identifier, number, prototypes)
         figures = self.figures(number)
-        if len(figures) == len(wanted):
+        if not self.missing(number):
             pseudo_labels.complete_round(self.folder, number)
         return summary(list(figures.values())), examples[:: max(1, len(examples) // MAX_EXAMPLES)][:MAX_EXAMPLES]
+
+    def missing(self, number: int, part: slice = slice(None)) -> list[str]:
+        """Scans without labels of a round; labelled ones first, because they tell which views are good."""
+        done = set(pseudo_labels.finished(self.folder, number))
+        return [i for i in [*self.scans.labelled, *self.scans.unlabelled][part] if i not in done]
 
     def figures(self, number: int) -> dict[str, ScanFigures]:
         """Of the scans that a round has labelled so far."""
@@ -133,7 +146,9 @@ class Relabeller:
         specialist = specialist_of(self.scans.windows(network, identifier), prototypes)
         expert = self.scans.expert(identifier)
         drawn, classes = expert != self.scans.ignore_label, len(specialist.probs) - 1
-        slices, qualities, examples, expert_views = 0, [], [], {}
+        slices, expert_views = 0, {}
+        qualities: list[float] = []
+        examples: list[Example] = []
         counts = np.zeros((classes, *expert.shape), np.uint8)
         axes = self.axes(identifier, number)
         if self.generalist is None or not axes:
@@ -211,7 +226,7 @@ class Relabeller:
         path = pseudo_labels.round_folder(self.folder, number - 1) / f"{identifier}.b2nd"
         if not path.is_file():
             return float("nan")
-        return float(np.mean(pseudo_labels.read_pseudo_labels(path, (1, *labels.shape))[0] != labels))
+        return float(np.mean(pseudo_labels.read_pseudo_labels(path, labels.shape)[:] != labels))
 
 
 def _finite_mean(values: np.ndarray) -> float:

@@ -25,3 +25,8 @@ def rounds_due(progress: float, first: float, every: float, until: float) -> int
     """
     p = min(progress, until) + 1e-9
     return 0 if p < first or first > until + 1e-9 else int((p - first) / every) + 1
+
+
+def noise_tolerant_weight(progress: float, weight: float = 0.5, final_share: float = 0.1) -> float:
+    """Weight of what pseudo labels say: w (1 - (1 - s) r(progress)), from nearly w down to w s (GM-ABS 7)."""
+    return weight * (1.0 - (1.0 - final_share) * sigmoid_rampup(progress))

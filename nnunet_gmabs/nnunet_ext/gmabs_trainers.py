@@ -6,10 +6,29 @@ them there. Nothing is caught here: when an import fails, its own cause is what 
 """
 
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
+from nnunet_gmabs.trainers.gmabs import nnUNetTrainerGMABS
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_gmabs.trainers.variants import nnUNetTrainerMeanTeacherPaper, nnUNetTrainerSparseHalfBatch
+from nnunet_gmabs.trainers.mutual import nnUNetTrainerCMEMS
+from nnunet_gmabs.trainers.variants import (
+    nnUNetTrainerCMEMSNoFeature,
+    nnUNetTrainerCMEMSNoImage,
+    nnUNetTrainerCMEMSNoSynthetic,
+    nnUNetTrainerGMABSNoClip,
+    nnUNetTrainerGMABSNoDenoise,
+    nnUNetTrainerGMABSNoGeneralist,
+    nnUNetTrainerMeanTeacherPaper,
+    nnUNetTrainerSparseHalfBatch,
+)
 
 __all__ = [
+    "nnUNetTrainerCMEMS",
+    "nnUNetTrainerCMEMSNoFeature",
+    "nnUNetTrainerCMEMSNoImage",
+    "nnUNetTrainerCMEMSNoSynthetic",
+    "nnUNetTrainerGMABS",
+    "nnUNetTrainerGMABSNoClip",
+    "nnUNetTrainerGMABSNoDenoise",
+    "nnUNetTrainerGMABSNoGeneralist",
     "nnUNetTrainerMeanTeacher",
     "nnUNetTrainerMeanTeacherPaper",
     "nnUNetTrainerSparse",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import Tensor, nn
 
 from nnunet_gmabs.config import SPARSE, GMABSConfig
+from nnunet_gmabs.data.dataset import SparseDataset
+from nnunet_gmabs.data.loader import TwoStreamLoader
 from nnunet_gmabs.data.streams import FoldScans, scans_of_fold
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.learning.gradients import gradient_norms
@@ -53,7 +55,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
             raise InputError("-device cuda, but torch sees no CUDA device here; use -device cpu (or mps on a Mac)")
         dataset_folder = Path(str(nnUNet_preprocessed), plans["dataset_name"]) if nnUNet_preprocessed.is_set() else None
         settings, notes = resolve(type(self).config, dataset_folder)  # first: wrong settings must leave no trace
-        for name in ("teacher", "consistency"):
+        for name in ("teacher", "consistency", "mutual", "synthetic", "relabel", "noise_tolerant"):
             if getattr(settings, name) is None and getattr(type(self).config, name) is not None:
                 raise InputError(f"{type(self).__name__} needs the setting {name}; to go without, use another trainer")
         plans.setdefault("continue_training", False)  # nnU-Net pops it, and only its own command sets it
@@ -136,9 +138,23 @@ class nnUNetTrainerSparse(ResumableTrainer):
         """Training scans, labelled and unlabelled, and validation scans."""
         return sorted(self.scans.labelled + self.scans.unlabelled), list(self.scans.validation)
 
+    @property
+    def pseudo_labels(self) -> Path | None:
+        """Folder of the rounds of pseudo labels; None where there are none."""
+        return None
+
     def get_dataloaders(self):
         """nnU-Net's augmentation and workers around the two streams."""
         return loaders.build(self)
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether batches have unlabelled samples, as streams.labelled_share says."""
+        return self.config.consistency is not None
+
+    def training_loader(self, data: SparseDataset, *args: Any, **options: Any) -> TwoStreamLoader:
+        """The loader of training batches; arguments as nnU-Net's and TwoStreamLoader's."""
+        return TwoStreamLoader(data, *args, **options)
 
     # ---- the objective
 
@@ -163,20 +179,36 @@ class nnUNetTrainerSparse(ResumableTrainer):
     # ---- one step
 
     def train_step(self, batch: dict) -> dict:
-        """One optimiser step on the weighted sum of the terms, as nnU-Net makes it."""
-        batch = {name: self._to_device(value) for name, value in batch.items()}
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            terms = self.loss_terms(self.network(batch["data"]), batch)
-            weights = self.term_weights()
-            loss = weighted_sum(terms, weights)
-        self._log_step(terms, weights, batch["target"])
-        if self.iteration % self.num_iterations_per_epoch == 0:
-            self._log_gradients(terms, weights)
-        self._optimise(loss)
+        """One step on the weighted sum of the terms, as nnU-Net makes it."""
+        loss = self.learn({name: self._to_device(value) for name, value in batch.items()})
         self.after_step()
         self.iteration += 1
-        return {"loss": loss.detach().cpu().numpy()}
+        return {"loss": loss.cpu().numpy()}
+
+    def loss_parts(self, batch: dict[str, Any]) -> list[Callable[[], dict[str, Tensor]]]:
+        """The terms in groups: each group's backward pass is done, and its memory free, before the next is computed."""
+        return [lambda: self.loss_terms(self.network(batch["data"]), batch)]
+
+    def learn(self, batch: dict[str, Any]) -> Tensor:
+        """One step of self.optimizer with self.network; the weighted sum of the terms, without its graph."""
+        self.optimizer.zero_grad(set_to_none=True)
+        weights = self.term_weights()
+        measured = len(weights) > 1 and self.iteration % self.num_iterations_per_epoch == 0
+        terms: dict[str, Tensor] = {}
+        norms: dict[str, float] = {}
+        for part in self.loss_parts(batch):
+            with self.autocast():
+                new = part()
+                loss = weighted_sum(new, {name: weights[name] for name in new})
+            if measured:
+                norms |= gradient_norms(new, list(self.network.parameters()), self._loss_scale)
+            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+            terms |= {name: term.detach() for name, term in new.items()}
+        self._log_step(terms, weights, batch["target"])
+        if measured:
+            self._log_gradients(norms, weights)
+        self._step()
+        return weighted_sum(terms, weights)
 
     def after_step(self) -> None:
         """Called after each optimiser step, before the iteration is counted."""
@@ -191,17 +223,20 @@ class nnUNetTrainerSparse(ResumableTrainer):
             return [self._to_device(v) for v in value]
         return value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
 
-    def _optimise(self, loss: Tensor) -> None:
-        if self.grad_scaler is None:
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
-            self.optimizer.step()
-            return
-        self.grad_scaler.scale(loss).backward()
-        self.grad_scaler.unscale_(self.optimizer)
+    @property
+    def _loss_scale(self) -> float:
+        return 1.0 if self.grad_scaler is None else self.grad_scaler.get_scale()
+
+    def _step(self) -> None:
+        """nnU-Net's: the gradient clipped, then a step; one that is not finite is skipped with mixed precision."""
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
 
     def _log_step(self, terms: dict[str, Tensor], weights: dict[str, float], target: list[Tensor] | Tensor) -> None:
         """Note terms, weights and labelled voxels; a term that is not finite is named."""
@@ -219,15 +254,12 @@ class nnUNetTrainerSparse(ResumableTrainer):
         self.epoch_means.add({f"weight/{n}": w for n, w in weights.items()})
         self.epoch_means.add({"share/labelled_voxels": share})
 
-    def _log_gradients(self, terms: dict[str, Tensor], weights: dict[str, float]) -> None:
+    def _log_gradients(self, norms: dict[str, float], weights: dict[str, float]) -> None:
         """Once an epoch: the gradient norm of each weighted term over the supervised one's."""
-        if len(terms) < 2:
-            return
-        scale = 1.0 if self.grad_scaler is None else self.grad_scaler.get_scale()
-        norms = gradient_norms(terms, list(self.network.parameters()), scale)
-        reference = weights["supervised"] * norms.pop("supervised")
+        reference = weights["supervised"] * norms["supervised"]
+        others = {name: weights[name] * norm for name, norm in norms.items() if name != "supervised"}
         self.epoch_means.add(
-            {f"gradient_ratio/{n}": weights[n] * v / reference if reference else math.nan for n, v in norms.items()}
+            {f"gradient_ratio/{n}": v / reference if reference else math.nan for n, v in others.items()}
         )
 
     # ---- validation

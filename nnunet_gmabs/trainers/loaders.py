@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ def build(trainer: nnUNetTrainerSparse):
     validation = trainer.get_validation_transforms(None, **common)
     # a settings file for all trainers of a data set may set the share; without an unsupervised term it has no meaning
     scans = trainer.scans
-    share = 1.0 if trainer.config.consistency is None else trainer.config.streams.labelled_share
+    share = trainer.config.streams.labelled_share if trainer.uses_unlabelled else 1.0
     unlabelled = scans.unlabelled
     if share < 1 and not unlabelled:
         trainer.print_to_log_file("no unlabelled scan: the unlabelled stream draws from the labelled scans, anywhere")
@@ -81,6 +81,8 @@ def build(trainer: nnUNetTrainerSparse):
             (scans.labelled, unlabelled if share < 1 else []),
             initial_patch_size,
             training,
+            make=trainer.training_loader,
+            pseudo_labels=trainer.pseudo_labels,
             labelled_share=share,
             all_labelled_batches=round(trainer.config.streams.unlabelled_from * iterations / workers),
             batches_drawn=trainer.iteration // workers,
@@ -106,14 +108,16 @@ def _loader(
     streams: tuple[list[str], list[str]],
     size: Sequence[int],
     pipeline: Any,
+    make: Callable[..., TwoStreamLoader] = TwoStreamLoader,
+    pseudo_labels: Path | None = None,
     **position: Any,
 ) -> TwoStreamLoader:
     """A loader of (labelled, unlabelled) scans that crops patches of a size for nnU-Net's pipeline."""
     labels = trainer.label_manager
     labelled, unlabelled = streams
     regions = labels.foreground_regions if labels.has_regions else None
-    return TwoStreamLoader(
-        SparseDataset(trainer.preprocessed_dataset_folder, sorted({*labelled, *unlabelled}), labels),
+    return make(
+        SparseDataset(trainer.preprocessed_dataset_folder, sorted({*labelled, *unlabelled}), labels, pseudo_labels),
         trainer.batch_size,
         size,
         trainer.configuration_manager.patch_size,

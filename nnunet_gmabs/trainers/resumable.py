@@ -197,11 +197,15 @@ class ResumableTrainer(nnUNetTrainer):
         super().on_epoch_end()
         self.save_every = save_every
         if self.current_epoch % save_every == 0 and self.current_epoch < self.num_epochs:
-            self.current_epoch -= 1  # nnU-Net's checkpoints count the epoch that is being finished
-            self.save_checkpoint(str(Path(self.output_folder, checkpoints.NAMES[1])))
-            self.current_epoch += 1
+            self.save_latest()
         progress.write_log(Path(self.output_folder), self.history)
         progress.plot_log(Path(self.output_folder), self.history)
+
+    def save_latest(self) -> None:
+        """Write checkpoint_latest.pth between two epochs."""
+        self.current_epoch -= 1  # nnU-Net's checkpoints count the epoch that is being finished
+        self.save_checkpoint(str(Path(self.output_folder, checkpoints.NAMES[1])))
+        self.current_epoch += 1
 
     def epoch_summary(self) -> dict[str, float]:
         """Values for the log that are known once an epoch."""

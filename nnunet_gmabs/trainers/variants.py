@@ -2,9 +2,19 @@
 
 from dataclasses import replace
 
-from nnunet_gmabs.config import MEAN_TEACHER_PAPER, SPARSE, StreamsConfig
+from nnunet_gmabs.config import (
+    CMEMS,
+    GM_ABS,
+    MEAN_TEACHER_PAPER,
+    SPARSE,
+    MutualConfig,
+    NoiseTolerantConfig,
+    StreamsConfig,
+)
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
+from nnunet_gmabs.trainers.gmabs import nnUNetTrainerGMABS
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_gmabs.trainers.mutual import nnUNetTrainerCMEMS
 
 
 class nnUNetTrainerSparseHalfBatch(nnUNetTrainerSparse):
@@ -17,3 +27,39 @@ class nnUNetTrainerMeanTeacherPaper(nnUNetTrainerMeanTeacher):
     """GM-ABS's supervision and consistency with the weights of its released program."""
 
     config = MEAN_TEACHER_PAPER
+
+
+class nnUNetTrainerCMEMSNoImage(nnUNetTrainerCMEMS):
+    """Without strong views: the networks teach each other by perturbed features alone."""
+
+    config = replace(CMEMS, mutual=MutualConfig(image=None))
+
+
+class nnUNetTrainerCMEMSNoFeature(nnUNetTrainerCMEMS):
+    """Without perturbed features; for any architecture."""
+
+    config = replace(CMEMS, mutual=MutualConfig(feature=None))
+
+
+class nnUNetTrainerCMEMSNoSynthetic(nnUNetTrainerCMEMS):
+    """Without synthetic samples: the labelled half of a batch is of labelled scans."""
+
+    config = replace(CMEMS, synthetic=None)
+
+
+class nnUNetTrainerGMABSNoGeneralist(nnUNetTrainerGMABS):
+    """The teacher's own prototype labels take the place of the generalist's."""
+
+    config = replace(GM_ABS, generalist=None)
+
+
+class nnUNetTrainerGMABSNoDenoise(nnUNetTrainerGMABS):
+    """Pseudo labels are believed as they are."""
+
+    config = replace(GM_ABS, noise_tolerant=NoiseTolerantConfig(doubtful_as="pseudo"))
+
+
+class nnUNetTrainerGMABSNoClip(nnUNetTrainerGMABS):
+    """Logits are not clipped."""
+
+    config = replace(GM_ABS, noise_tolerant=NoiseTolerantConfig(reachable_prob=None))

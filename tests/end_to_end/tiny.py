@@ -322,7 +322,7 @@ def load(file: Path) -> dict:
 def read_log(training: Training) -> list[dict[str, float]]:
     """gmabs_log.csv, one dictionary an epoch."""
     with open(training.output / "gmabs_log.csv", newline="") as f:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(f)]
+        return [{name: float(value or "nan") for name, value in row.items()} for row in csv.DictReader(f)]
 
 
 def differences(a, b, path: str = "") -> list[str]:

@@ -1,0 +1,161 @@
+"""nnUNetTrainerGMABS: a mean teacher that also asks a frozen generalist for labels, and learns from them robustly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from nnunet_gmabs.config import GM_ABS, GMABSConfig, NoiseTolerantConfig, RelabelConfig
+from nnunet_gmabs.data import pseudo_labels
+from nnunet_gmabs.learning.noise_tolerant import noise_tolerant_loss
+from nnunet_gmabs.learning.schedules import noise_tolerant_weight, rounds_due
+from nnunet_gmabs.report.prompts import draw_prompts
+from nnunet_gmabs.trainers import progress, relabelling
+from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+
+
+class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
+    """L = L_supervised + w_con L_consistency + w_noise L_noise_tolerant.
+
+    At the end of some epochs (RelabelConfig) the teacher prompts the generalist on the slices of every training scan,
+    and the fused masks are pseudo labels until the next round (generalist/relabel.py). The student learns from them
+    unless confident learning doubts them (learning/noise_tolerant.py).
+    """
+
+    config: GMABSConfig = GM_ABS
+
+    @property
+    def relabel_settings(self) -> RelabelConfig:
+        """When there are rounds, and what they make."""
+        assert self.config.relabel is not None
+        return self.config.relabel
+
+    @property
+    def noise_settings(self) -> NoiseTolerantConfig:
+        """Of the term that learns from pseudo labels."""
+        assert self.config.noise_tolerant is not None
+        return self.config.noise_tolerant
+
+    @property
+    def pseudo_labels(self) -> Path:
+        """Folder of the rounds; the data loader takes the newest complete one."""
+        return Path(self.output_folder, "pseudo_labels")
+
+    def initialize(self) -> None:
+        """Also load the generalist: a training that cannot use it stops here, not after hours."""
+        if self.label_manager.has_regions:
+            raise NotImplementedError(
+                f"{type(self).__name__} does not train on regions; use nnUNetTrainerMeanTeacher, or labels without them"
+            )
+        if not self.label_manager.has_ignore_label:
+            raise NotImplementedError(
+                f"{type(self).__name__} needs an ignore label; this data set is labelled everywhere: use nnU-Net's own "
+                "trainer, or gmabs sparsify for a trial"
+            )
+        self.round, self.round_finished, self.rounds_due = 0, True, 0  # the last round begun, and whether it is done
+        self.relabeller = relabelling.build(self)
+        super().initialize()
+
+    # ---- the objective
+
+    def loss_terms(self, output: list[Tensor] | Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Also what the pseudo labels say, on the whole batch."""
+        target = batch["target"]
+        expert = target[0] if isinstance(target, list) else target
+        noise_tolerant = self.noise_tolerant(self.full_resolution(output), batch["pseudo"], expert)
+        return {**super().loss_terms(output, batch), "noise_tolerant": noise_tolerant}
+
+    def noise_tolerant(self, logits: Tensor, pseudo: Tensor, expert: Tensor) -> Tensor:
+        """The term for logits, pseudo labels and expert labels at full resolution; 0 before the first round."""
+        if not self.round:
+            return logits.sum() * 0.0
+        loss, shares = noise_tolerant_loss(
+            logits,
+            pseudo,
+            expert,
+            self.label_manager.ignore_label,
+            self.noise_settings.doubtful_as,
+            self.noise_settings.reachable_prob,
+        )
+        self.epoch_means.add({f"share/{name}": float(value) for name, value in shares.items()})
+        return loss
+
+    def term_weights(self) -> dict[str, float]:
+        """The noise-tolerant term begins with the first round, and fades."""
+        settings = self.noise_settings
+        weight = noise_tolerant_weight(self.progress, settings.weight, settings.final_share) if self.round else 0.0
+        return {**super().term_weights(), "noise_tolerant": weight}
+
+    # ---- rounds
+
+    def on_train_start(self) -> None:
+        """A new run clears what an older one has left; a continued one makes what its checkpoint's round lacks."""
+        if self._resume_from is None:
+            pseudo_labels.clear_rounds(self.pseudo_labels)
+        super().on_train_start()
+        if not self.round or self.current_epoch >= self.num_epochs:
+            return
+        lost = self.relabeller.missing(self.round)
+        if lost and self.round_finished:
+            self.print_to_log_file(
+                f"WARNING: {pseudo_labels.round_folder(self.pseudo_labels, self.round)} lacks {lost[0]}"
+                f"{f' and {len(lost) - 1} more' if len(lost) > 1 else ''}; made again with the present teacher, so that "
+                "this run will differ from an uninterrupted one"
+            )
+        if lost or not self.round_finished:
+            self.run_round()
+
+    def on_epoch_end(self) -> None:
+        """A round where one is due, between two checkpoints: the first says that it is on its way."""
+        super().on_epoch_end()
+        settings = self.relabel_settings
+        first = max(settings.first, settings.first_iterations / (self.schedule_epochs * self.num_iterations_per_epoch))
+        due = rounds_due(self.progress, first, settings.every, settings.until)
+        if due > self.rounds_due and self.current_epoch < self.num_epochs:
+            self.rounds_due, self.round, self.round_finished = due, self.round + 1, False
+            self.save_latest()
+            self.run_round()
+
+    def run_round(self) -> None:
+        """Relabel the training scans; then the checkpoint names the round, and the one before it goes."""
+        relabeller = self.relabeller.on(relabelling.training_scans(self))
+        try:
+            figures, examples = relabeller.run(self.teacher_module, self.round, self._progress_bar)
+        except OSError as error:
+            self.print_to_log_file(
+                f"WARNING: round {self.round} of relabelling failed ({error}); is the disk full? The training goes on "
+                "with the labels before"
+            )
+            return
+        self.round_finished = True
+        self.print_to_log_file(
+            f"relabelled, round {self.round}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        )
+        if self.history:
+            self.history[-1] |= {f"round/{name}": value for name, value in figures.items()}
+            progress.write_log(Path(self.output_folder), self.history)
+        if examples:
+            draw_prompts(Path(self.output_folder, f"prompts_round_{self.round:03d}.png"), examples)
+        self.save_latest()
+        pseudo_labels.remove_rounds_before(self.pseudo_labels, self.round)
+
+    def _progress_bar(self, identifiers: Sequence[str]) -> Iterable[str]:
+        return tqdm(identifiers, f"relabelling, round {self.round}", unit=" scans", leave=False, disable=None)
+
+    # ---- checkpoints
+
+    def state(self) -> dict:
+        """Also which round the training learns from."""
+        rounds = {"round": self.round, "round_finished": self.round_finished, "rounds_due": self.rounds_due}
+        return {**super().state(), "rounds": rounds}
+
+    def load_state(self, state: dict) -> None:
+        """Counterpart of state()."""
+        super().load_state(state)
+        self.round, self.round_finished, self.rounds_due = (
+            state["rounds"][name] for name in ("round", "round_finished", "rounds_due")
+        )
