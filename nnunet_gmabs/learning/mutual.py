@@ -1,0 +1,70 @@
+"""Mutual teaching: a network learns from the labels of which the other one is sure (CMEMS 4 and 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nnunet_gmabs.learning.losses import masked_cross_entropy, masked_dice_loss, one_hot_foreground
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What a network says of a batch, and where it is sure.
+
+    Attributes:
+        labels: (B, 1, X, Y[, Z]) int64.
+        kept: (B, 1, X, Y[, Z]) bool.
+    """
+
+    labels: Tensor
+    kept: Tensor
+
+
+def confidence_threshold(progress: float, start: float, end: float) -> float:
+    """tau, linear in the progress of the training in [0, 1], from start to end; constant when both are equal."""
+    return start + (end - start) * min(max(progress, 0.0), 1.0)
+
+
+@torch.no_grad()
+def pseudo_labels(logits: Tensor, confidence: float) -> PseudoLabels:
+    """Labels y = argmax f(w), kept where max softmax f(w) > tau.
+
+    Args:
+        logits: (B, C, X, Y[, Z]) of the teaching network for the weakly perturbed images; gets no gradient.
+        confidence: tau in [0, 1]; exactly tau is not sure enough.
+    """
+    best, labels = torch.softmax(logits.float(), 1).max(1, keepdim=True)
+    return PseudoLabels(labels, best > confidence)
+
+
+def mutual_loss(logits: Tensor, taught: PseudoLabels, dice_weight: float = 0.0) -> Tensor:
+    """CE(f(s), y) over kept voxels (paper), and optionally 1 - Dice over them (ours).
+
+    The mean runs over all kept voxels of the batch. Dice keeps small structures from drowning in confident
+    background; a class that is nowhere kept is left out of it.
+
+    Args:
+        logits: (B, C, X, Y[, Z]) of the learning network for a perturbed view of the same geometry.
+        taught: labels of the other network.
+        dice_weight: factor of the Dice term.
+
+    Returns:
+        Scalar in the graph of logits; exactly 0 where nothing is kept, and for an empty batch.
+    """
+    loss = masked_cross_entropy(logits, taught.labels, taught.kept, "voxels")
+    if dice_weight:
+        probs = torch.softmax(logits.float(), 1)[:, 1:]
+        foreground = one_hot_foreground(taught.labels, logits.shape[1])
+        loss = loss + dice_weight * masked_dice_loss(probs, foreground, taught.kept, batch_dice=True)
+    return loss
+
+
+def kept_shares(taught: PseudoLabels, num_classes: int) -> list[float]:
+    """For each class the share of its voxels that is kept; NaN for a class that the network sees nowhere."""
+    labels = taught.labels.flatten()
+    seen = torch.bincount(labels, minlength=num_classes)
+    kept = torch.bincount(labels[taught.kept.flatten()], minlength=num_classes)
+    return (kept.float() / seen).tolist()  # 0 / 0 is NaN
