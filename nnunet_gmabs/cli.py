@@ -19,6 +19,9 @@ COMMANDS = {
     "sparsify": "sparsify",
     "prepare": "prepare",
     "status": "status",
+    "ask": "ask",
+    "merge": "merge",
+    "unmerge": "unmerge",
     "evaluate": "evaluate",
 }
 

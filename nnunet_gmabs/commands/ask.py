@@ -1,0 +1,116 @@
+"""Ask an expert for planes in scans that are most worth drawing.
+
+A round is written to gmabs/requests in the raw data set: which planes of which scans and why, and for each scan a
+folder for 3D Slicer and ITK-SNAP. Paint with `gmabs annotate` or there, then `gmabs merge`.
+
+    gmabs ask -d 4 --scans 4                           before there is any model (cold-start)
+    gmabs ask -d 4 --scans 4 --from MODEL_FOLDER       uncertain and different scans (uncertainty-diverse)
+    gmabs ask -d 4 --scans 4 --from MODEL_FOLDER --strategy foreground-random
+
+MODEL_FOLDER is nnU-Net's folder of a training, nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION, or a
+fold_X in it. Strategies: random and foreground-random (controls), uncertainty, uncertainty-diverse, disagreement,
+cold-start. The same seed gives the same choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnunet_gmabs.annotation.raw_folder import RawFolder
+    from nnunet_gmabs.annotation.requests import Request
+    from nnunet_gmabs.commands.model import Model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set, or folder")
+    parser.add_argument("--scans", type=int, required=True, metavar="K", help="how many scans")
+    parser.add_argument("--planes", type=int, default=3, help="planes in each; 3 = one on each axis (default)")
+    parser.add_argument("--strategy", help="default: uncertainty-diverse with --from, else cold-start")
+    parser.add_argument("--from", dest="model", type=Path, metavar="MODEL_FOLDER", help="the model to ask")
+    parser.add_argument("--against", type=Path, metavar="MODEL_FOLDER", help="the other model, for disagreement")
+    parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD", help="folds of the model (default: all)")
+    parser.add_argument("--checkpoint", metavar="NAME", help="default: checkpoint_final.pth, else best, else latest")
+    parser.add_argument(
+        "--plane-choice",
+        choices=("middle", "information", "random"),
+        help="how planes are chosen (default: as the strategy says)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
+    parser.add_argument("--budget", type=int, metavar="PLANES", help="ask for at most so many planes")
+    parser.add_argument("--labelled-too", action="store_true", help="also more planes in scans labelled already")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Choose, write the round, and say what was chosen and why."""
+    from tqdm import tqdm
+
+    from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
+    from nnunet_gmabs.annotation.rounds import write_round
+    from nnunet_gmabs.commands.asking import AskOptions, make_request
+
+    raw = RawFolder(find_raw_folder(args.dataset))
+    strategy = args.strategy or ("uncertainty-diverse" if args.model else "cold-start")
+    options = AskOptions(
+        strategy, args.scans, args.planes, args.seed, args.plane_choice, args.labelled_too, args.budget
+    )
+    models = load_models(raw, args, strategy)
+    request, proposals = make_request(
+        raw,
+        options,
+        models,
+        str(args.model.resolve()) if args.model else None,
+        lambda scans: tqdm(scans, "looking at scans", unit="scan", leave=False),
+    )
+    tell(raw, write_round(raw, request, proposals), args.dataset)
+    return 0
+
+
+def load_models(raw: RawFolder, args: argparse.Namespace, strategy: str) -> list[Model]:
+    """The models that the strategy asks, checked to know the data set's classes.
+
+    Raises:
+        InputError: if one is missing, or knows other classes.
+    """
+    from nnunet_gmabs.commands.model import Model
+    from nnunet_gmabs.errors import InputError
+
+    if args.model is None:
+        return []
+    models = [Model(args.model, args.folds, args.checkpoint)]
+    if strategy == "disagreement":
+        members = models[0].members() if args.against is None else []
+        models = members[:2] if len(members) > 1 else models
+        if args.against is not None:
+            models.append(Model(args.against, checkpoint=args.checkpoint))
+    for model in models:
+        known, wanted = ({n: v for n, v in labels.items() if n != "ignore"} for labels in (model.labels, raw.labels))
+        if known != wanted:
+            raise InputError(f"{model.folder}: knows the classes {known}, but {raw.folder.name} has {wanted}")
+    return models
+
+
+def tell(raw: RawFolder, request: Request, dataset: str) -> None:
+    """Say what was chosen, why, and what it will cost."""
+    from nnunet_gmabs.active.select import MINUTES_PER_PLANE, painting_minutes
+    from nnunet_gmabs.annotation.ledger import measured_minutes_per_plane, read_events
+    from nnunet_gmabs.annotation.requests import round_folder
+
+    for scan in request.scans:
+        score = "" if scan.score is None else f", score {scan.score:.4g}"
+        print(f"{scan.identifier}: {scan.reason}{score}")
+        for plane in scan.planes:
+            print(f"  axis {plane.axis} index {plane.index_orig}: {plane.reason}")
+    measured = measured_minutes_per_plane(read_events(raw.folder))
+    minutes = painting_minutes(request.number_of_planes, measured or MINUTES_PER_PLANE)
+    source = "as measured here" if measured else "a guess"
+    print(
+        f"round {request.round}: {len(request.scans)} scans, {request.number_of_planes} planes, about {minutes:.0f} "
+        f"minutes of painting ({measured or MINUTES_PER_PLANE:.1f} a plane, {source})"
+    )
+    print(round_folder(raw.folder, request.round))
+    print(f"  gmabs annotate -d {dataset}    paint in the browser")
+    print(f"  gmabs merge -d {dataset}       when it is done")

@@ -1,0 +1,231 @@
+"""From a data set, and a model if there is one, to a request: candidates, scores, scans, planes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from nnunet_gmabs.active.diversity import image_descriptor, intensity_histogram
+from nnunet_gmabs.active.planes import INFORMATION, body_mask, choose_planes
+from nnunet_gmabs.active.scores import disagreement, most_uncertain_region, normalised_entropy, uncertain_fraction
+from nnunet_gmabs.active.select import STRATEGIES, ChosenScan, Strategy, affordable_scans, select_scans
+from nnunet_gmabs.annotation.ledger import now
+from nnunet_gmabs.annotation.planes import Plane, drawn_planes
+from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.annotation.requests import Request, RequestedPlane, RequestedScan
+from nnunet_gmabs.annotation.rounds import open_planes
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.learning.schedules import uncertainty_threshold
+
+Progress = Callable[[Sequence[str]], Iterable[str]]
+
+
+class Predicts(Protocol):
+    """What is needed of a model, see commands.model."""
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether its outputs are regions instead of classes."""
+        ...
+
+    def predict_probabilities(self, image: np.ndarray, properties: dict[str, Any]) -> np.ndarray:
+        """(C, X, Y, Z) on the scan's own grid."""
+        ...
+
+    def to_labels(self, probs: np.ndarray) -> np.ndarray:
+        """(X, Y, Z) labels."""
+        ...
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """What is asked for.
+
+    Attributes:
+        strategy: name of one of active.select.STRATEGIES.
+        scans: how many.
+        planes: in each of them.
+        seed: of all draws.
+        how: how planes are chosen, see active.planes; None means as the strategy says.
+        labelled_too: also ask for more planes in scans that are labelled already.
+        budget_planes: at most so many planes in this round; fewer scans then.
+    """
+
+    strategy: str
+    scans: int
+    planes: int = 3
+    seed: int = 0
+    how: str | None = None
+    labelled_too: bool = False
+    budget_planes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("scans", 1), ("planes", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} {getattr(self, name)}: must be at least {least}")
+        if self.strategy not in STRATEGIES:
+            raise InputError(f"--strategy {self.strategy}: must be one of {', '.join(STRATEGIES)}")
+
+
+def make_request(
+    raw: RawFolder,
+    options: AskOptions,
+    models: Sequence[Predicts] = (),
+    model_name: str | None = None,
+    progress: Progress = iter,
+) -> tuple[Request, dict[str, np.ndarray]]:
+    """Choose scans and planes; writes nothing.
+
+    Args:
+        raw: the data set.
+        options: what is asked for.
+        models: none, one, or for disagreement two.
+        model_name: noted in the request.
+        progress: wraps the loop over scans that are scored, such as a progress bar.
+
+    Returns:
+        The request (its round number is given when it is written), and for each scan the first model's labels.
+
+    Raises:
+        InputError: if a model is missing, or there are fewer scans to choose from than asked for.
+    """
+    strategy = STRATEGIES[options.strategy]
+    _check_models(options, strategy, models)
+    candidates, labelled = find_candidates(raw, options.labelled_too)
+    number = affordable_scans(options.scans, options.planes, options.budget_planes)
+    if number < 1:
+        raise InputError(f"--budget {options.budget_planes}: not enough for one scan with {options.planes} planes")
+    if number > len(candidates):
+        raise InputError(
+            f"{number} scans asked for, but only {len(candidates)} of {len(raw.scans())} are unlabelled and not asked "
+            "for already; ask for fewer, merge open rounds, or say --labelled-too for more planes in labelled scans"
+        )
+    look = _Look(raw, strategy, models)
+    if strategy.score or strategy.features:
+        for identifier in progress([*candidates, *(labelled if strategy.spread == "farthest" else [])]):
+            look.at(identifier, score=identifier in candidates)
+    scans = select_scans(
+        strategy,
+        list(candidates),
+        number,
+        np.random.default_rng(options.seed),
+        [look.scores[i] for i in candidates] if strategy.score else None,
+        np.stack([look.features[i] for i in candidates]) if strategy.features else None,
+        np.stack([look.features[i] for i in labelled]) if strategy.spread == "farthest" and labelled else None,
+    )
+    requested, proposals = [], {}
+    for scan in scans:
+        requested.append(_ask_in(raw, look, scan, options, candidates[scan.identifier]))
+        if models:
+            proposals[scan.identifier] = look.labels(scan.identifier)
+    request = Request(0, now(), options.strategy, options.seed, tuple(requested), model_name)
+    return request, proposals
+
+
+def find_candidates(raw: RawFolder, labelled_too: bool = False) -> tuple[dict[str, list[Plane]], list[str]]:
+    """Scans that may be asked for, with the planes drawn in them, and those that are labelled or asked for already."""
+    waiting = open_planes(raw)
+    candidates: dict[str, list[Plane]] = {}
+    others = []
+    for identifier in raw.scans():
+        path = raw.label_path(identifier)
+        labels = raw.read_labels(path)[0] if path.is_file() else None
+        ignore_label = raw.dataset_json_with_ignore()[1]
+        labelled = labels is not None and bool((labels != ignore_label).any())
+        drawn = drawn_planes(labels, ignore_label) if labels is not None and labelled else []
+        if identifier in waiting or (labelled and (not labelled_too or len(drawn) == sum(labels.shape))):  # type: ignore[union-attr]
+            others.append(identifier)
+        else:
+            candidates[identifier] = drawn
+    return candidates, others
+
+
+class _Look:
+    """What scans look like, to the eye and to the models; one scan in memory at a time."""
+
+    def __init__(self, raw: RawFolder, strategy: Strategy, models: Sequence[Predicts]) -> None:
+        self.raw, self.strategy, self.models = raw, strategy, models
+        self.scores: dict[str, float] = {}
+        self.features: dict[str, np.ndarray] = {}
+        self._labels: dict[str, tuple[bytes, tuple[int, ...]]] = {}  # compressed: a hundred scans are kept
+
+    def at(self, identifier: str, score: bool) -> None:
+        """Score and describe one scan, as far as the strategy wants it."""
+        image, properties = self.raw.read_image(identifier)
+        if self.strategy.features == "histogram":
+            self.features[identifier] = np.concatenate([intensity_histogram(channel) for channel in image])
+        elif self.strategy.features == "descriptor":
+            self.features[identifier] = image_descriptor(image, properties["spacing"])
+        if score and self.strategy.score == "uncertainty":
+            probs = self._predict(identifier, image, properties)
+            self.scores[identifier] = uncertain_fraction(probs, uncertainty_threshold(1.0))
+        elif score and self.strategy.score == "disagreement":
+            self._predict(identifier, image, properties)
+            other = self.models[1].to_labels(self.models[1].predict_probabilities(image, properties))
+            self.scores[identifier] = disagreement(self.labels(identifier), other)
+
+    def labels(self, identifier: str) -> np.ndarray:
+        """(X, Y, Z) labels of the first model."""
+        if identifier not in self._labels:
+            self._predict(identifier, *self.raw.read_image(identifier))
+        packed, shape = self._labels[identifier]
+        return np.frombuffer(zlib.decompress(packed), dtype=np.uint8).reshape(shape)
+
+    def entropy(self, identifier: str) -> np.ndarray:
+        """(X, Y, Z) normalised entropy of the first model."""
+        return normalised_entropy(self._predict(identifier, *self.raw.read_image(identifier)))
+
+    def _predict(self, identifier: str, image: np.ndarray, properties: dict[str, Any]) -> np.ndarray:
+        """Probabilities that sum to 1; the labels are kept."""
+        probs = self.models[0].predict_probabilities(image, properties)
+        labels = self.models[0].to_labels(probs).astype(np.uint8)
+        self._labels[identifier] = zlib.compress(labels.tobytes(), 1), labels.shape
+        return most_uncertain_region(probs) if self.models[0].has_regions else probs
+
+
+def _ask_in(
+    raw: RawFolder, look: _Look, scan: ChosenScan, options: AskOptions, drawn: Sequence[Plane]
+) -> RequestedScan:
+    """The planes of one chosen scan."""
+    strategy = STRATEGIES[options.strategy]
+    image, properties = raw.read_image(scan.identifier)
+    shape = image.shape[1:]
+    how = options.how or strategy.planes
+    # planes of the plain control go anywhere, also where a model is at hand
+    predicted = look.labels(scan.identifier) if look.models and options.strategy != "random" else np.zeros(shape, int)
+    planes = choose_planes(
+        predicted,
+        options.planes,
+        # its own generator for each scan: which planes it gets does not depend on the other scans
+        np.random.default_rng([options.seed, *scan.identifier.encode()]),
+        drawn,
+        how,
+        look.entropy(scan.identifier) if how == INFORMATION else None,
+        None if options.strategy == "random" else body_mask(image[0]),
+        [float(s) for s in properties["spacing"]],
+    )
+    return RequestedScan(
+        scan.identifier,
+        tuple(str(path.relative_to(raw.folder).as_posix()) for path in raw.images_of(scan.identifier)),
+        tuple(RequestedPlane(p.axis, p.index_orig, p.score, p.reason) for p in planes),
+        scan.score,
+        scan.reason,
+    )
+
+
+def _check_models(options: AskOptions, strategy: Strategy, models: Sequence[Predicts]) -> None:
+    if strategy.needs_model and not models:
+        raise InputError(
+            f"--strategy {options.strategy} asks a model: give --from MODEL_FOLDER, or take --strategy cold-start"
+        )
+    if strategy.score == "disagreement" and len(models) < 2:
+        raise InputError(
+            "--strategy disagreement compares two models: give --against MODEL_FOLDER, or a --from folder with at "
+            "least two folds"
+        )
+    if options.how == INFORMATION and not models:
+        raise InputError("--plane-choice information asks a model: give --from MODEL_FOLDER")
