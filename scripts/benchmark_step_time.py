@@ -1,6 +1,7 @@
 """Step time of our trainers over stock nnU-Net's, on the same samples, in turn, in one process.
 
-Stock and Sparse get as many samples as the plans say, MeanTeacher the same ones and its unlabelled ones on top.
+Stock and Sparse get as many samples as the plans say, MeanTeacher the same ones and its unlabelled ones on top. CMEMS
+gets a batch of its own of the plans' size, half labelled, and steps two networks.
 
     python scripts/benchmark_step_time.py -d 4 -c 3d_fullres -p nnUNetPlansCPU [--steps 20] [--device cpu]
 
@@ -65,22 +66,25 @@ def main() -> None:
 
     from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
     from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+    from nnunet_gmabs.trainers.mutual import nnUNetTrainerCMEMS
 
     name = maybe_convert_to_dataset_name(int(args.d) if args.d.isdigit() else args.d)
     folder = Path(str(nnUNet_preprocessed), name)
     dataset_json = json.loads((folder / "dataset.json").read_text())
     device = torch.device(args.device)
-    classes = (nnUNetTrainer, nnUNetTrainerSparse, nnUNetTrainerMeanTeacher)
+    classes = (nnUNetTrainer, nnUNetTrainerSparse, nnUNetTrainerMeanTeacher, nnUNetTrainerCMEMS)
     trainers = [build(c, folder / f"{args.p}.json", dataset_json, args.c, device) for c in classes]
     with contextlib.redirect_stdout(io.StringIO()):
-        batch = next(trainers[-1].get_dataloaders()[0])
-    for trainer in trainers:
+        shared, own = (next(trainer.get_dataloaders()[0]) for trainer in trainers[-2:])
+    batches = [shared] * (len(trainers) - 1) + [own]
+    for trainer, batch in zip(trainers, batches, strict=True):
         trainer.network.train()
         # late, so that every term is on; not at the start of an epoch, where gradient norms are measured
         trainer.iteration = trainer.num_epochs * trainer.num_iterations_per_epoch * 9 // 10 + 1
         for _ in range(3):
             seconds(trainer, batch, device)
-    times = np.array([[seconds(t, batch, device) for t in trainers] for _ in range(args.steps)])
+    pairs = list(zip(trainers, batches, strict=True))
+    times = np.array([[seconds(trainer, batch, device) for trainer, batch in pairs] for _ in range(args.steps)])
     for i, trainer in enumerate(trainers):
         ratios = times[:, i] / times[:, 0]
         low, high = np.percentile(ratios, [5, 95])

@@ -16,7 +16,7 @@ STATIONS = {
     "settings": {"config"},
     "learning": set(),
     "annotation": set(),
-    "data": {"annotation", "config"},
+    "data": {"annotation", "config", "learning"},
     "generalist": {"learning", "data", "config", "inference"},
     "active": {"annotation"},
     "inference": set(),

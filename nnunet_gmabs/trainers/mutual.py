@@ -1,0 +1,188 @@
+"""nnUNetTrainerCMEMS: two networks learn from an exemplar, from synthetic samples, and from each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.utilities.collate_outputs import collate_outputs
+from torch import Tensor, nn
+
+from nnunet_gmabs.config import CMEMS, GMABSConfig
+from nnunet_gmabs.data.dataset import SparseDataset
+from nnunet_gmabs.data.exemplar_loader import ExemplarLoader
+from nnunet_gmabs.data.exemplars import drawn_voxels, find_exemplars
+from nnunet_gmabs.data.expert import decode
+from nnunet_gmabs.data.loader import TwoStreamLoader
+from nnunet_gmabs.data.synthetic_scans import SyntheticScans
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.report.synthetic_samples import SyntheticPicture, draw_synthetic_samples
+from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
+from nnunet_gmabs.trainers.mutual_teaching import MutualTeaching
+
+SMOOTHING = 0.9  # of pseudo Dice over epochs, nnU-Net's own
+PICTURE = "synthetic_samples.png"
+PICTURED = 4  # samples
+AROUND = 12  # voxels around the pasted box in the picture
+
+
+class nnUNetTrainerCMEMS(MutualTeaching, nnUNetTrainerSparse):
+    """L = L_supervised + lambda r(progress) (L_image + L_feature), for two networks (En & Guo, AISTATS 2024).
+
+    The labelled samples of a batch are of labelled scans and synthetic ones in equal shares, all others are unlabelled.
+    In the settings and checkpoints network 1 is the student, network 2 the peer.
+    """
+
+    config: GMABSConfig = CMEMS
+    synthetic_scans: SyntheticScans | None = None
+
+    def initialize(self) -> None:
+        """Build both networks."""
+        if self.config.inference_network == "teacher":
+            raise InputError(f"{type(self).__name__} has no teacher; set inference_network to better, student or peer")
+        super().initialize()
+        self.smoothed_dice = {"student": math.nan, "peer": math.nan}
+
+    @property
+    def inference_name(self) -> str:
+        """Student or peer: by setting, or the better one so far; the student while nothing is known."""
+        if self.config.inference_network != "better":
+            return self.config.inference_network
+        return "peer" if self.smoothed_dice["peer"] > self.smoothed_dice["student"] else "student"
+
+    @property
+    def inference_network(self) -> nn.Module:
+        """The network that checkpoints hold for prediction."""
+        return self.peer.network if self.inference_name == "peer" else self.network
+
+    # ---- data
+
+    def get_dataloaders(self):
+        """The two streams; the labelled one with synthetic samples."""
+        if not self.scans.unlabelled:
+            raise InputError(
+                f"{type(self).__name__} needs unlabelled scans, and there are none; add scans without label files and "
+                "run gmabs prepare, or train nnUNetTrainerSparse"
+            )
+        return super().get_dataloaders()
+
+    def training_loader(self, data: SparseDataset, *args: Any, **options: Any) -> TwoStreamLoader:
+        """A loader that also makes synthetic samples."""
+        settings = self.config.synthetic
+        if settings is None or settings.share == 0:
+            return super().training_loader(data, *args, **options)
+        folder = Path(self.preprocessed_dataset_folder)
+        drawn = drawn_voxels(folder.parent, folder.name, self.scans.labelled)
+        classes = {
+            str(name): int(label)
+            for name, label in self.dataset_json["labels"].items()
+            if label in self.label_manager.foreground_labels
+        }
+        exemplars = find_exemplars(settings.exemplars, drawn, classes)
+        self.print_to_log_file(f"objects of synthetic samples are cut out of {', '.join(exemplars)}")
+        _, flat, _, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        spacing = list(self.configuration_manager.spacing)
+        if len(spacing) == 2:
+            spacing = [self.plans_manager.original_median_spacing_after_transp[0], *spacing]
+            flat = True
+        self.synthetic_scans = SyntheticScans(data, exemplars, settings, spacing, flat)
+        return ExemplarLoader(self.synthetic_scans, *args, synthetic_share=settings.share, **options)
+
+    # ---- the objective
+
+    def own_samples(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Labelled samples only: nothing else is supervised."""
+        chosen = batch["labelled"]
+
+        def select(value: Any) -> Any:
+            if isinstance(value, list):
+                return [select(v) for v in value]
+            return value[chosen] if isinstance(value, Tensor) else value
+
+        return {name: select(value) for name, value in batch.items()}
+
+    def loss_parts(self, batch: dict[str, Any]) -> list[Callable[[], dict[str, Tensor]]]:
+        """Supervised, image and feature terms; a batch of one sample may have no labelled one."""
+        parts = super().loss_parts(batch)
+        return parts if len(batch["data"]) else [lambda: {"supervised": self._nothing()}, *parts[1:]]
+
+    # ---- validation: nnU-Net's pseudo Dice for both networks
+
+    def validation_step(self, batch: dict) -> dict:
+        """nnU-Net's outputs for both networks, the peer's with a prefix."""
+        targets = batch["target"]
+        copy = [t.clone() for t in targets] if isinstance(targets, list) else targets.clone()
+        own = super().validation_step({**batch, "target": copy})  # nnU-Net writes into the target
+        with self.using(self.peer.network):
+            others = super().validation_step(batch)
+        return {**own, **{f"peer_{name}": value for name, value in others.items()}}
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """Settle which network is better, and log its pseudo Dice as nnU-Net's."""
+        peers = [{n.removeprefix("peer_"): v for n, v in o.items() if n.startswith("peer_")} for o in val_outputs]
+        own = [{n: v for n, v in o.items() if not n.startswith("peer_")} for o in val_outputs]
+        outputs = {"student": own, "peer": peers}
+        self._pseudo_dice = {name: mean_pseudo_dice(values) for name, values in outputs.items()}
+        self.smoothed_dice = {n: smoothed(self.smoothed_dice[n], v) for n, v in self._pseudo_dice.items()}
+        super().on_validation_epoch_end(outputs[self.inference_name])
+
+    def epoch_summary(self) -> dict[str, float]:
+        """Pseudo Dice of both networks on the validation scans' labelled voxels."""
+        return {**super().epoch_summary(), **{f"pseudo_dice/{n}": v for n, v in self._pseudo_dice.items()}}
+
+    # ---- start, end, checkpoints
+
+    def on_train_start(self) -> None:
+        """Also a picture of synthetic samples, for a person to judge."""
+        super().on_train_start()
+        file = Path(self.output_folder, PICTURE)
+        if self.synthetic_scans is not None and (self._resume_from is None or not file.is_file()):
+            draw_synthetic_samples(file, self._pictures(self.synthetic_scans))
+
+    def _pictures(self, scans: SyntheticScans) -> list[SyntheticPicture]:
+        """Some samples, cropped to what is pasted; drawn apart from the training's."""
+        rng = np.random.default_rng([*self.entropy, 1])
+        pictures = []
+        for _ in range(PICTURED):
+            identifier = str(rng.choice(self.scans.unlabelled))
+            image, labels, _, _, (start, stop) = scans.make(identifier, rng)
+            low, high = np.maximum(start - AROUND, 0), np.minimum(stop + AROUND, labels.shape[1:])
+            box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+            before = np.array(scans.scans.load_case(identifier)[0][(slice(0, 1), *box)])[0]
+            after, drawn = image[(slice(None), *box)][0], decode(labels[(slice(None), *box)])[0]
+            pictures.append(SyntheticPicture(identifier, before, after, drawn, scans.unknown, scans.spacing))
+        return pictures
+
+    def on_train_end(self) -> None:
+        """Say which network checkpoint_final.pth predicts with."""
+        self.print_to_log_file(
+            f"network for prediction: {self.inference_name} (smoothed pseudo Dice {self.smoothed_dice})"
+        )
+        super().on_train_end()
+
+    def state(self) -> dict[str, Any]:
+        """Also what the choice of the inference network stands on."""
+        return {**super().state(), "smoothed_dice": self.smoothed_dice, "inference_name": self.inference_name}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Counterpart of state()."""
+        super().load_state(state)
+        self.smoothed_dice = dict(state["smoothed_dice"])
+
+
+def mean_pseudo_dice(outputs: list[dict]) -> float:
+    """Mean over classes of nnU-Net's pseudo Dice of an epoch; NaN when no patch shows or predicts any class."""
+    sums = {name: np.sum(v, 0) for name, v in collate_outputs(outputs).items() if name.endswith("_hard")}
+    with np.errstate(invalid="ignore"):
+        dice = 2 * sums["tp_hard"] / (2 * sums["tp_hard"] + sums["fp_hard"] + sums["fn_hard"])
+    return float(np.nanmean(dice)) if np.isfinite(dice).any() else math.nan
+
+
+def smoothed(before: float, value: float) -> float:
+    """0.9 before + 0.1 value; the one that is a number when the other is not."""
+    if math.isnan(value) or math.isnan(before):
+        return before if math.isnan(value) else value
+    return SMOOTHING * before + (1 - SMOOTHING) * value

@@ -1,0 +1,212 @@
+"""Mutual teaching as a mixin: the network of a trainer gets a peer, and each learns from the other one's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_gmabs.config import MutualConfig
+from nnunet_gmabs.learning import cutmix
+from nnunet_gmabs.learning.feature_perturbation import apply_feature_perturbation, draw_feature_perturbations
+from nnunet_gmabs.learning.mutual import (
+    PseudoLabels,
+    confidence_threshold,
+    kept_shares,
+    mutual_loss,
+    pseudo_labels,
+)
+from nnunet_gmabs.learning.schedules import sigmoid_rampup
+from nnunet_gmabs.learning.strong_view import apply_strong_view, draw_strong_view
+from nnunet_gmabs.trainers.encoder_decoder import EncoderDecoder
+from nnunet_gmabs.trainers.peer import Peer
+from nnunet_gmabs.trainers.resumable import unwrap
+
+if TYPE_CHECKING:
+    from nnunet_gmabs.trainers.base import nnUNetTrainerSparse as Base
+else:
+    Base = object
+
+
+class MutualTeaching(Base):
+    """L = L of the trainer it is mixed into + lambda r(progress) (L_image + L_feature), for both networks.
+
+    class nnUNetTrainerX(MutualTeaching, nnUNetTrainerY): Y's objective for the student and for its peer, and each
+    taught by the other. One step:
+
+    - both networks label the unlabelled samples as the batch has them (the weak view), without gradients;
+    - a strong view of the same geometry is drawn, the same for both;
+    - one network after the other learns Y's terms and the other one's labels: on the strong view (L_image), and on
+      the weak view with perturbed features (L_feature). Each term's backward pass comes before the next term's
+      forward pass, so no more than one graph is alive.
+    """
+
+    peer: Peer
+
+    @property
+    def mutual_settings(self) -> MutualConfig:
+        """Settings of the two terms."""
+        assert self.config.mutual is not None
+        return self.config.mutual
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Always."""
+        return True
+
+    def initialize(self) -> None:
+        """Build the student as nnU-Net does, and a peer with other weights."""
+        if self.label_manager.has_regions:
+            raise NotImplementedError(
+                f"{type(self).__name__} does not train region-based labels; use nnUNetTrainerMeanTeacher"
+            )
+        super().initialize()
+        seed, fold = self.entropy
+        self.peer = Peer(self, seed=2000 * seed + fold + 1)
+        self.views = torch.Generator(self.device).manual_seed(seed)
+        self.choices = torch.Generator().manual_seed(seed)
+        self.halves: dict[int, EncoderDecoder] = {}
+        if self.mutual_settings.feature is not None:
+            for module in (unwrap(self.network), self.peer.module):
+                self.halves[id(module)] = EncoderDecoder(module, self._do_i_compile())
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Those of the trainer, and the peer."""
+        return {**super().networks(), "peer": self.peer.module}
+
+    # ---- the objective
+
+    @property
+    def teaching(self) -> bool:
+        """Whether the networks teach each other at this moment of the training."""
+        return self.progress >= self.mutual_settings.ramp_start
+
+    def learn(self, batch: dict[str, Any]) -> Tensor:
+        """One step of both networks, each taught by what the other one knew before it; the mean of their losses."""
+        self._weak = batch["data"][~batch["labelled"]]
+        own, others = self._label(self.network), self._label(self.peer.network)
+        self._strong, self._boxes = self._draw_strong_view()
+        batch = self.own_samples(batch)
+        first = self._learn_from(others, batch)
+        with self.peer.in_place_of(self):
+            second = self._learn_from(own, batch)
+        return (first + second) / 2
+
+    def _learn_from(self, taught: PseudoLabels | None, batch: dict[str, Any]) -> Tensor:
+        self._taught = taught
+        self.epoch_means.add(self._kept())
+        return super().learn(batch)
+
+    def own_samples(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The part of a batch that the trainer's own terms look at: all of it."""
+        return batch
+
+    def loss_parts(self, batch: dict[str, Any]) -> list[Callable[[], dict[str, Tensor]]]:
+        """The trainer's own, and what the other network teaches."""
+        parts = super().loss_parts(batch)
+        if self.mutual_settings.image is not None:
+            parts.append(lambda: {"mutual_image": self.image_term()})
+        if self.mutual_settings.feature is not None:
+            parts.append(lambda: {"mutual_feature": self.feature_term()})
+        return parts
+
+    def term_weights(self) -> dict[str, float]:
+        """Both terms ramp up with the training's progress."""
+        settings = self.mutual_settings
+        fraction = (self.progress - settings.ramp_start) / max(settings.ramp_end - settings.ramp_start, 1e-6)
+        weight = settings.weight * sigmoid_rampup(fraction) if self.teaching else 0.0
+        on = {"mutual_image": settings.image, "mutual_feature": settings.feature}
+        return {**super().term_weights(), **{name: weight for name, part in on.items() if part is not None}}
+
+    @torch.no_grad()
+    def _label(self, network: Any) -> PseudoLabels | None:
+        """What a network says of the weak view; None when nothing is taught."""
+        if not self.teaching or not len(self._weak):
+            return None
+        settings = self.mutual_settings
+        confidence = confidence_threshold(self.progress, settings.confidence_start, settings.confidence)
+        with self.autocast():
+            logits = self.full_resolution(network(self._weak))
+        return pseudo_labels(logits, confidence)
+
+    def _draw_strong_view(self) -> tuple[Tensor | None, Tensor | None]:
+        """The strong view with its CutMix boxes, the same for both networks; None when it is not needed."""
+        settings = self.mutual_settings.image
+        if settings is None or not self.teaching or not len(self._weak):
+            return None, None
+        strong = apply_strong_view(self._weak, draw_strong_view(self._weak, settings.strength, self.views))
+        shape = tuple(self._weak.shape[2:])
+        boxes = cutmix.draw_boxes(len(self._weak), shape, settings.cutmix, self.choices).to(self.device)
+        return cutmix.apply_boxes(strong, boxes), boxes
+
+    def image_term(self) -> Tensor:
+        """L_image of the network in place: the other one's labels on the strong view."""
+        if self._taught is None or self._strong is None or self._boxes is None:
+            return self._nothing()
+        labels, kept = (cutmix.apply_boxes(x, self._boxes) for x in (self._taught.labels, self._taught.kept))
+        logits = self.full_resolution(self.network(self._strong))
+        return mutual_loss(logits, PseudoLabels(labels, kept), self.mutual_settings.dice_weight)
+
+    def feature_term(self) -> Tensor:
+        """L_feature of the network in place: the other one's labels on the weak view with perturbed features."""
+        settings = self.mutual_settings.feature
+        if self._taught is None or settings is None:
+            return self._nothing()
+        halves = self.halves[id(unwrap(self.network))]
+        features = halves.encode(self._weak)
+        kinds: Any = settings.kinds.split("+")
+        drawn = draw_feature_perturbations(features, kinds, settings.dropout, settings.noise, self.choices, self.views)
+        perturbed = [apply_feature_perturbation(f, d) for f, d in zip(features, drawn, strict=True)]
+        logits = self.full_resolution(halves.decode(perturbed))
+        return mutual_loss(logits, self._taught, self.mutual_settings.dice_weight)
+
+    def _kept(self) -> dict[str, float]:
+        """For the log: share of each class's voxels of which the teaching network is sure, and of all voxels."""
+        if self._taught is None:
+            return {}
+        shares = kept_shares(self._taught, self.label_manager.num_segmentation_heads)
+        names = {f"share/kept_class_{label}": share for label, share in enumerate(shares)}
+        return {"share/kept": float(self._taught.kept.float().mean()), **names}
+
+    def _nothing(self) -> Tensor:
+        """0 in the graph of the network in place: an optimiser's step needs gradients even where there is no sample."""
+        return torch.stack([p.sum() for p in self.network.parameters()]).sum() * 0.0
+
+    # ---- hooks of nnU-Net
+
+    def on_train_epoch_start(self) -> None:
+        """Also the peer's mode and learning rate."""
+        super().on_train_epoch_start()
+        self.peer.network.train()
+        self.peer.lr_scheduler.step(self.current_epoch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Also the peer's mode."""
+        super().on_validation_epoch_start()
+        self.peer.network.eval()
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Of both networks."""
+        super().set_deep_supervision_enabled(enabled)
+        self.peer.module.decoder.deep_supervision = enabled
+
+    def epoch_summary(self) -> dict[str, float]:
+        """Also the peer's means; its weights are the student's."""
+        means = {name: v for name, v in self.peer.epoch_means.take().items() if not name.startswith("weight/")}
+        return {**super().epoch_summary(), **{f"{name}_peer": value for name, value in means.items()}}
+
+    # ---- checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Also the peer's optimiser and where the generators stand."""
+        generators = {"views": self.views.get_state(), "choices": self.choices.get_state()}
+        return {**super().state(), "peer": self.peer.state(), "mutual_generators": generators}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Counterpart of state()."""
+        super().load_state(state)
+        self.peer.load_state(state["peer"])
+        self.views.set_state(state["mutual_generators"]["views"].cpu())
+        self.choices.set_state(state["mutual_generators"]["choices"].cpu())
