@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from nnunet_gmabs.annotation.planes import drawn_planes, keep_planes
-from nnunet_gmabs.data.grid import TrainingGrid, labels_to_training_grid, nearest_source, nearest_target, resize_labels
+from nnunet_gmabs.data.grid import (
+    TrainingGrid,
+    labels_to_original_grid,
+    labels_to_training_grid,
+    nearest_source,
+    nearest_target,
+    resize_labels,
+)
 from nnunet_gmabs.errors import InputError
 
 IGNORE = 3
@@ -189,3 +196,40 @@ def test_shape_equals_that_of_nnunets_own_preprocessor(seed):
     )
     ours = labels_to_training_grid(labels[None], properties, plans_manager, configuration, IGNORE)
     assert ours.shape == seg.shape
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_way_back_reads_the_nearest_voxel(seed):
+    labels_orig, properties, managers = random_case(seed)
+    grid = TrainingGrid.from_properties(properties, *managers)
+    labels = np.random.default_rng(seed).integers(0, 3, grid.shape)
+    back = labels_to_original_grid(labels, properties, *managers, outside=9)
+    assert back.shape == labels_orig.shape
+    for place in np.ndindex(*back.shape):
+        moved = [place[axis] for axis in grid.transpose]
+        if all(first <= i < end for i, (first, end) in zip(moved, grid.box, strict=True)):
+            source = tuple(
+                int((i - first + 0.5) * new / (end - first))
+                for i, (first, end), new in zip(moved, grid.box, grid.shape, strict=True)
+            )
+            assert back[place] == labels[source]
+        else:
+            assert back[place] == 9
+
+
+def test_there_and_back_without_resampling_is_the_same_inside_the_box():
+    labels = np.arange(5 * 6 * 7).reshape(5, 6, 7) % 3
+    properties = {"spacing": [1.0, 2.0, 3.0], "bbox_used_for_cropping": [[0, 7], [1, 5], [0, 6]]}
+    properties["shape_before_cropping"] = (7, 5, 6)
+    managers = plans([2, 0, 1], [3.0, 1.0, 2.0])
+    there = labels_to_training_grid(labels, properties, *managers, None)
+    back = labels_to_original_grid(there, properties, *managers, outside=-1)
+    np.testing.assert_array_equal(back[1:], labels[1:])
+    assert (back[0] == -1).all()
+
+
+def test_a_map_of_another_grid_is_refused():
+    properties = {"spacing": [1.0] * 3, "bbox_used_for_cropping": [[0, 5], [0, 6], [0, 7]]}
+    properties["shape_before_cropping"] = (5, 6, 7)
+    with pytest.raises(InputError, match=r"shape \(5, 6, 8\), but the scan's training grid has \(5, 6, 7\)"):
+        labels_to_original_grid(np.zeros((5, 6, 8), int), properties, *plans([0, 1, 2], [1.0] * 3))

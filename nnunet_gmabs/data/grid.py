@@ -114,6 +114,35 @@ def labels_to_training_grid(
     return result[None] if labels_orig.ndim == 4 else result
 
 
+def labels_to_original_grid(
+    labels: np.ndarray,
+    properties: dict[str, Any],
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    outside: int = 0,
+) -> np.ndarray:
+    """Labels (or any map) from the training grid on the scan's own grid: each voxel reads the nearest one.
+
+    Args:
+        labels: (X, Y, Z) on the training grid.
+        properties: what nnU-Net's preprocessor stored for this scan (<case>.pkl).
+        plans_manager: the plans the scan was preprocessed with.
+        configuration_manager: their configuration.
+        outside: value outside of the box that nnU-Net keeps.
+
+    Raises:
+        InputError: if the shape is not that of the scan's training grid.
+    """
+    grid = TrainingGrid.from_properties(properties, plans_manager, configuration_manager)
+    if labels.shape != grid.shape:
+        raise InputError(f"labels have shape {labels.shape}, but the scan's training grid has {grid.shape}")
+    sides = [end - first for first, end in grid.box]
+    nearest = np.ix_(*(nearest_source(new, old) for new, old in zip(grid.shape, sides, strict=True)))
+    result = np.full(grid.shape_before_crop, outside, dtype=labels.dtype)
+    result[tuple(slice(first, end) for first, end in grid.box)] = labels[nearest]
+    return result.transpose(np.argsort(grid.transpose))
+
+
 def resize_labels(labels: np.ndarray, new_shape: tuple[int, ...], ignore_label: int | None) -> np.ndarray:
     """Labels on a grid of another shape over the same extent, without losing a labelled voxel.
 
