@@ -20,9 +20,11 @@ COMMANDS = {
     "prepare": "prepare",
     "status": "status",
     "ask": "ask",
+    "annotate": "annotate",
     "merge": "merge",
     "unmerge": "unmerge",
     "evaluate": "evaluate",
+    "export": "export",
 }
 
 
