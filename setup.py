@@ -53,6 +53,7 @@ EXTRAS = {
         "ruff>=0.9",  # the formatter's current style
         "mypy>=1.8",  # understands the typing used on Python 3.10 to 3.13
         "types-PyYAML",  # mypy's knowledge of yaml
+        "cleanlab>=2.6",  # the reference for learning/confident.py, which the package itself does not use
         "setuptools>=70.1",  # the installation tests build without network; from here on it needs no wheel package
     ],
 }

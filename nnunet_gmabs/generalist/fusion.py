@@ -31,11 +31,12 @@ def fuse_views(votes: np.ndarray, probs: np.ndarray, strategy: str = "majority")
 def fuse_counts(counts: np.ndarray, probs: np.ndarray, views: int, strategy: str = "majority") -> np.ndarray:
     """fuse_views from the number of views (K, X, Y, Z) uint8 that gave each class: no memory for every view."""
     needed = needed_votes(views, strategy)
-    if np.shape(counts) != np.shape(probs):
-        raise ValueError(f"counts {np.shape(counts)} and probs {np.shape(probs)} differ")
-    fused = np.zeros(np.shape(counts)[1:], dtype=np.int16)
-    best_count = np.zeros(fused.shape, dtype=np.uint8)
-    best_prob = np.zeros(fused.shape, dtype=np.asarray(probs).dtype)
+    counts, probs = np.asarray(counts), np.asarray(probs)
+    if counts.shape != probs.shape:
+        raise ValueError(f"counts {counts.shape} and probs {probs.shape} differ")
+    fused = np.zeros(counts.shape[1:], dtype=np.int16)
+    best_count = np.zeros(fused.shape, dtype=counts.dtype)
+    best_prob = np.zeros(fused.shape, dtype=probs.dtype)
     for k, (count, prob) in enumerate(zip(counts, probs, strict=True)):
         more = (count > best_count) | ((count == best_count) & (prob > best_prob))
         wins = more & (count >= needed)

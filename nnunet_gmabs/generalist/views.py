@@ -54,7 +54,7 @@ def in_plane_spacing(spacing_mm: Sequence[float], axis: int) -> tuple[float, flo
 
 def take_slice(array: np.ndarray, axis: int, index: int) -> np.ndarray:
     """One slice (..., H, W) of an array (..., X, Y, Z); a view of it, no copy."""
-    return array[(..., index, *[slice(None)] * (2 - axis))]
+    return array[(slice(None),) * (array.ndim - 3 + axis) + (index,)]
 
 
 def iterate_slices(array: np.ndarray, axis: int) -> Iterator[tuple[int, np.ndarray]]:
