@@ -287,6 +287,39 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True)
+class ActiveConfig:
+    """Asking an expert during a training: which scans, which planes, when, whom."""
+
+    expert: Literal["person", "simulated"] = "person"
+    """person: requests wait in the raw data set, and the training goes on without an answer. simulated: labelsTr_dense
+    answers at once, for this training alone."""
+    strategy: Literal[
+        "random", "foreground-random", "uncertainty", "uncertainty-diverse", "disagreement", "cold-start"
+    ] = "uncertainty-diverse"
+    """How scans are chosen, see active/select.py. Paper: uncertainty-diverse."""
+    scans_per_round: int = 2
+    """Paper: 2."""
+    planes_per_scan: int = 3
+    """One on each axis. Paper: 3."""
+    budget_planes: int = 48
+    """Planes asked for in the whole training. Paper: 16 scans x 3."""
+    first: float = 0.08
+    """Share of the training before which nothing is asked. Paper: 0.08."""
+    every: float = 0.02
+    """Share of the training from round to round. Paper: 0.02."""
+    until: float = 0.8
+    """Share of the training after which nothing is asked: what is learned of it would be little. Ours."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, "scans_per_round", 1)
+        _check_range(self, "planes_per_scan", 1)
+        _check_range(self, "budget_planes", 0)
+        _check_range(self, "first", 0, 1)
+        _check_range(self, "every", 0, 1, open_low=True)
+        _check_range(self, "until", 0, 1)
+
+
+@dataclass(frozen=True)
 class GMABSConfig:
     """All settings of one training; a station that is None is switched off."""
 
@@ -312,6 +345,7 @@ class GMABSConfig:
     generalist: GeneralistConfig | None = None
     relabel: RelabelConfig | None = None
     noise_tolerant: NoiseTolerantConfig | None = None
+    active: ActiveConfig | None = None
     mutual: MutualConfig | None = None
     synthetic: SyntheticConfig | None = None
 
@@ -349,3 +383,6 @@ GM_ABS = replace(
     MEAN_TEACHER, generalist=GeneralistConfig(), relabel=RelabelConfig(), noise_tolerant=NoiseTolerantConfig()
 )
 """The mean teacher, and what a generalist says when the teacher prompts it."""
+
+GM_ABS_ACTIVE = replace(GM_ABS, active=ActiveConfig())
+"""GM-ABS whole: with active cross-labelling."""

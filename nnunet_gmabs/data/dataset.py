@@ -24,13 +24,19 @@ class SparseDataset(nnUNetDatasetBlosc2):
         label_manager: nnU-Net's, for the keys under which its loader looks up voxels.
         pseudo_labels: folder of their rounds (data/pseudo_labels.py); they become a second channel of the label map,
             as nnU-Net's cascades have it for a previous stage. None: no such channel.
+        own_expert: folder whose expert files come before those of the data set, or None.
     """
 
     def __init__(
-        self, folder: str, identifiers: list[str], label_manager: LabelManager, pseudo_labels: Path | None = None
+        self,
+        folder: str,
+        identifiers: list[str],
+        label_manager: LabelManager,
+        pseudo_labels: Path | None = None,
+        own_expert: Path | None = None,
     ) -> None:
         super().__init__(folder, list(identifiers))
-        self.pseudo_labels = pseudo_labels
+        self.pseudo_labels, self.own_expert = pseudo_labels, own_expert
         self.ignore_label = label_manager.ignore_label
         classes = label_manager.foreground_regions if label_manager.has_regions else label_manager.foreground_labels
         self.labels_by_key: dict[int | tuple[int, ...], tuple[int, ...]] = {}
@@ -50,7 +56,7 @@ class SparseDataset(nnUNetDatasetBlosc2):
         image = blosc2.open(
             urlpath=str(folder / f"{identifier}.b2nd"), mode="r", dparams={"nthreads": 1}, **self.mmap_kwargs
         )
-        labels, metadata = read_expert(expert_file(folder.parent, folder.name, identifier))
+        labels, metadata = read_expert(expert_file(folder.parent, folder.name, identifier, self.own_expert))
         by_label, voxels = class_locations(metadata), metadata["voxels"]
         # nnU-Net's keys: each class or region, and tuple([-1] + all labels) for "any labelled voxel"
         locations = {key: _merge(by_label, voxels, group) for key, group in self.labels_by_key.items()}

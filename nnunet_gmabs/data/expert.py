@@ -38,9 +38,19 @@ __all__ = [
 Progress = Callable[[Sequence[str]], Iterable[str]]
 
 
-def expert_file(pre: Path, data_identifier: str, identifier: str) -> Path:
-    """Where the expert labels of a scan on the training grid are."""
-    return gmabs_folder(pre, data_identifier) / f"{identifier}_expert.b2nd"
+def expert_file(pre: Path, data_identifier: str, identifier: str, own: Path | None = None) -> Path:
+    """Where the expert labels of a scan on the training grid are.
+
+    Args:
+        pre: nnUNet_preprocessed/DatasetXXX_Name.
+        data_identifier: of the configuration.
+        identifier: of the scan.
+        own: folder of one training, in which answers to its own questions come first; None: there is none.
+    """
+    name = f"{identifier}_expert.b2nd"
+    if own is not None and (own / name).is_file():
+        return own / name
+    return gmabs_folder(pre, data_identifier) / name
 
 
 def ensure_expert_labels(

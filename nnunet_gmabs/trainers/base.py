@@ -55,7 +55,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
             raise InputError("-device cuda, but torch sees no CUDA device here; use -device cpu (or mps on a Mac)")
         dataset_folder = Path(str(nnUNet_preprocessed), plans["dataset_name"]) if nnUNet_preprocessed.is_set() else None
         settings, notes = resolve(type(self).config, dataset_folder)  # first: wrong settings must leave no trace
-        for name in ("teacher", "consistency", "mutual", "synthetic", "relabel", "noise_tolerant"):
+        for name in ("teacher", "consistency", "mutual", "synthetic", "relabel", "noise_tolerant", "active"):
             if getattr(settings, name) is None and getattr(type(self).config, name) is not None:
                 raise InputError(f"{type(self).__name__} needs the setting {name}; to go without, use another trainer")
         plans.setdefault("continue_training", False)  # nnU-Net pops it, and only its own command sets it
@@ -141,6 +141,11 @@ class nnUNetTrainerSparse(ResumableTrainer):
     @property
     def pseudo_labels(self) -> Path | None:
         """Folder of the rounds of pseudo labels; None where there are none."""
+        return None
+
+    @property
+    def own_expert(self) -> Path | None:
+        """Folder of expert files that belong to this training alone; None where there are none."""
         return None
 
     def get_dataloaders(self):

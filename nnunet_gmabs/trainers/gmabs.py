@@ -93,25 +93,30 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
     # ---- rounds
 
     def on_train_start(self) -> None:
-        """A new run clears what an older one has left; a continued one makes what its checkpoint's round lacks."""
+        """A new run clears what an older one has left; a continued one makes up for what its kill has cut off."""
         if self._resume_from is None:
             pseudo_labels.clear_rounds(self.pseudo_labels)
-        super().on_train_start()
-        if not self.round or self.current_epoch >= self.num_epochs:
+            super().on_train_start()
             return
-        lost = self.relabeller.missing(self.round)
+        super().on_train_start()
+        lost = self.relabeller.missing(self.round) if self.round and self.current_epoch < self.num_epochs else []
         if lost and self.round_finished:
             self.print_to_log_file(
                 f"WARNING: {pseudo_labels.round_folder(self.pseudo_labels, self.round)} lacks {lost[0]}"
-                f"{f' and {len(lost) - 1} more' if len(lost) > 1 else ''}; made again with the present teacher, so that "
-                "this run will differ from an uninterrupted one"
+                f"{f' and {len(lost) - 1} more' if len(lost) > 1 else ''}; made again with the present teacher, so "
+                "that this run will differ from an uninterrupted one"
             )
         if lost or not self.round_finished:
             self.run_round()
+        self.relabel_if_due()
 
     def on_epoch_end(self) -> None:
-        """A round where one is due, between two checkpoints: the first says that it is on its way."""
+        """A round where one is due."""
         super().on_epoch_end()
+        self.relabel_if_due()
+
+    def relabel_if_due(self) -> None:
+        """A round between two checkpoints: the first says that it is on its way."""
         settings = self.relabel_settings
         first = max(settings.first, settings.first_iterations / (self.schedule_epochs * self.num_iterations_per_epoch))
         due = rounds_due(self.progress, first, settings.every, settings.until)

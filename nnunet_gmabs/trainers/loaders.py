@@ -117,7 +117,13 @@ def _loader(
     labelled, unlabelled = streams
     regions = labels.foreground_regions if labels.has_regions else None
     return make(
-        SparseDataset(trainer.preprocessed_dataset_folder, sorted({*labelled, *unlabelled}), labels, pseudo_labels),
+        SparseDataset(
+            trainer.preprocessed_dataset_folder,
+            sorted({*labelled, *unlabelled}),
+            labels,
+            pseudo_labels,
+            trainer.own_expert,
+        ),
         trainer.batch_size,
         size,
         trainer.configuration_manager.patch_size,

@@ -54,7 +54,7 @@ def training_scans(trainer: nnUNetTrainerGMABS) -> Scans:
         labelled=trainer.scans.labelled,
         unlabelled=unlabelled,
         image=lambda identifier: blosc2.open(urlpath=str(folder / f"{identifier}.b2nd"), mode="r")[:],
-        expert_file=lambda identifier: expert_file(folder.parent, folder.name, identifier),
+        expert_file=lambda identifier: expert_file(folder.parent, folder.name, identifier, trainer.own_expert),
         spacing_mm=configuration.spacing,
         patch_size=configuration.patch_size,
         ignore_label=trainer.label_manager.ignore_label,

@@ -5,12 +5,14 @@ from dataclasses import replace
 from nnunet_gmabs.config import (
     CMEMS,
     GM_ABS,
+    GM_ABS_ACTIVE,
     MEAN_TEACHER_PAPER,
     SPARSE,
     MutualConfig,
     NoiseTolerantConfig,
     StreamsConfig,
 )
+from nnunet_gmabs.trainers.asking import AsksExpert
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.gmabs import nnUNetTrainerGMABS
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
@@ -63,3 +65,9 @@ class nnUNetTrainerGMABSNoClip(nnUNetTrainerGMABS):
     """Logits are not clipped."""
 
     config = replace(GM_ABS, noise_tolerant=NoiseTolerantConfig(reachable_prob=None))
+
+
+class nnUNetTrainerGMABSActive(AsksExpert, nnUNetTrainerGMABS):
+    """GM-ABS whole: the model asks the generalist for labels, and an expert for planes."""
+
+    config = GM_ABS_ACTIVE

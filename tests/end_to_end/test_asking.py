@@ -1,0 +1,174 @@
+"""A training that asks: a simulated expert at once, a person some day; nothing is lost by a kill."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+import pytest
+import tiny
+from tiny import Training
+
+from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.annotation.requests import Answer, existing_rounds, read_request, write_answer
+from nnunet_gmabs.data.expert import decode, expert_file, read_expert
+from nnunet_gmabs.errors import InputError
+
+pytestmark = pytest.mark.slow
+ACTIVE = "nnUNetTrainerGMABSActive"
+# asked at the end of epochs 1, 2 and 3 of 4: one scan, one scan, and the budget is spent
+SETTINGS = tiny.MEAN_TEACHER_SETTINGS | {
+    "relabel": {"first": 0.5, "first_iterations": 0, "every": 0.5, "until": 0.5},
+    "generalist": {"name": "walker"},
+    "active": {
+        "expert": "simulated",
+        "strategy": "uncertainty-diverse",
+        "scans_per_round": 1,
+        "budget_planes": 6,
+        "first": 0.25,
+        "every": 0.25,
+    },
+}
+
+
+def training(project, folder, **changes):
+    return Training(project, folder, ACTIVE, settings=tiny.merge(SETTINGS, changes))
+
+
+@pytest.fixture(scope="module")
+def oracle(project, tmp_path_factory):
+    """The tiny data set with dense labels of its unlabelled scans."""
+    copy = project.copy(tmp_path_factory.mktemp("oracle"))
+    raw = RawFolder(copy.raw)
+    (copy.raw / "labelsTr_dense").mkdir()
+    for identifier in raw.scans():
+        image, properties = raw.read_image(identifier)
+        dense = (image[0] > np.percentile(image[0], 80)).astype(np.uint8)
+        raw.write_labels(dense, raw.label_path(identifier, "labelsTr_dense"), properties)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(oracle, tmp_path_factory):
+    one = training(oracle, tmp_path_factory.mktemp("active"))
+    one.here()
+    return one
+
+
+def asked(one):
+    return json.loads((one.output / "asked.json").read_text())
+
+
+def test_scans_are_asked_for_until_the_budget_is_spent_and_join_the_labelled_ones(uninterrupted):
+    rounds = asked(uninterrupted)
+    scans = [scan["identifier"] for request in rounds for scan in request["scans"]]
+    assert len(rounds) == 2 and len(set(scans)) == 2
+    assert all(len(scan["planes"]) == 3 and scan["reason"] for request in rounds for scan in request["scans"])
+    assert "answered:" in uninterrupted.log() and "5 scans are labelled now" in uninterrupted.log()
+    rows = tiny.read_log(uninterrupted)
+    assert rows[1]["round/scans"] == 7
+
+
+def test_a_simulated_answer_is_what_the_dense_labels_say_on_the_planes_asked_for(uninterrupted):
+    raw = RawFolder(uninterrupted.project.raw)
+    for request in asked(uninterrupted):
+        for scan in request["scans"]:
+            name = scan["identifier"]
+            dense, _ = raw.read_labels(raw.label_path(name, "labelsTr_dense"))
+            answer, _ = raw.read_labels(uninterrupted.output / "expert" / raw.label_path(name).name)
+            expected = np.full_like(answer, 3)
+            for plane in scan["planes"]:
+                place = [slice(None)] * 3
+                place[plane["axis"]] = plane["index_orig"]
+                expected[tuple(place)] = dense[tuple(place)]
+            np.testing.assert_array_equal(answer, expected)
+            assert (raw.read_labels(raw.label_path(name))[0] == 3).all()  # labelsTr belongs to people
+            labels = decode(read_expert(uninterrupted.output / "expert" / f"{name}_expert.b2nd")[0][0])
+            assert (labels != 3).sum() > 0
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after_an_answer_before_its_checkpoint():
+    from nnunet_gmabs.trainers.variants import nnUNetTrainerGMABSActive as trainer
+
+    original = trainer.take_answers
+    trainer.take_answers = lambda self: (original(self), die())[0] if len(self.asked) == 2 else original(self)
+
+
+def after_an_epochs_checkpoint_before_asking():
+    from nnunet_gmabs.trainers.variants import nnUNetTrainerGMABSActive as trainer
+
+    original = trainer.ask_and_listen
+    trainer.ask_and_listen = lambda self: die() if self.current_epoch == 2 else original(self)
+
+
+@pytest.mark.parametrize("moment", [after_an_answer_before_its_checkpoint, after_an_epochs_checkpoint_before_asking])
+def test_interrupted_and_continued_equals_uninterrupted(moment, uninterrupted, oracle, tmp_path):
+    one = training(oracle, tmp_path)
+    assert one.in_child(moment) == -signal.SIGKILL
+    one.here(continue_training=True)
+    a, b = tiny.load(one.final), tiny.load(uninterrupted.final)
+    for content in (a, b):  # times and folders differ
+        for request in content["gmabs"]["asking"]["asked"]:
+            request["created"] = request["model"] = ""
+    assert tiny.differences(a, b) == []
+
+
+def test_lost_answers_of_a_simulated_expert_are_given_again(uninterrupted, oracle, tmp_path):
+    one = training(oracle, tmp_path, num_epochs=2)
+    one.here()
+    name = asked(one)[0]["scans"][0]["identifier"]
+    before = (one.output / "expert" / f"{name}_expert.b2nd").read_bytes()
+    for path in (one.output / "expert").iterdir():
+        path.unlink()
+    longer = replace(one, settings=one.settings | {"num_epochs": 3})
+    longer.here(continue_training=True)
+    assert (one.output / "expert" / f"{name}_expert.b2nd").read_bytes() == before
+
+
+def test_a_persons_answer_is_merged_while_the_training_runs(project, tmp_path):
+    own = project.copy(tmp_path / "data")
+    one = training(own, tmp_path, active={"expert": "person", "strategy": "foreground-random"})
+    raw = RawFolder(own.raw)
+    answered = []
+
+    def answer_between_epochs(trainer_class):
+        original = trainer_class.on_epoch_start
+
+        def on_epoch_start(self):
+            original(self)
+            if self.current_epoch == 2 and not answered:
+                scan = read_request(own.raw, 0).scans[0]
+                _, properties = raw.read_image(scan.identifier)
+                shape = raw.read_image(scan.identifier)[0].shape[1:]
+                labels = np.full(shape, 3, np.uint8)
+                planes = tuple(plane.plane for plane in scan.planes)
+                for axis, index in planes:
+                    labels[tuple(index if a == axis else slice(None) for a in range(3))] = 1
+                write_answer(raw, 0, Answer(scan.identifier, planes, "somebody"), labels, properties)
+                answered.append(scan.identifier)
+
+        return mock.patch.object(trainer_class, "on_epoch_start", on_epoch_start)
+
+    from nnunet_gmabs.trainers.variants import nnUNetTrainerGMABSActive
+
+    with answer_between_epochs(nnUNetTrainerGMABSActive):
+        one.here()
+    assert existing_rounds(own.raw) == [0, 1]
+    [name] = answered
+    assert f"answered: {name}; 4 scans are labelled now" in one.log()
+    merged, _ = raw.read_labels(raw.label_path(name))
+    assert set(np.unique(merged).tolist()) == {1, 3}
+    labels = decode(read_expert(expert_file(own.pre, "nnUNetPlans_3d_fullres", name))[0][0])
+    assert (labels == 1).sum() > 0
+    assert not (one.output / "expert").exists()
+
+
+def test_without_dense_labels_no_expert_can_be_simulated(project, tmp_path):
+    with pytest.raises(InputError, match="labelsTr_dense: no such folder"):
+        training(project, tmp_path).build()
