@@ -125,7 +125,7 @@ def test_a_file_without_names_is_refused(tmp_path, text):
         ("consistancy: null", "consistancy", "consistency"),
         ("consistency:\n  wieght: 1.0", "consistency.wieght", "consistency.weight"),
         ("labelled_share: 0.5", "labelled_share", "streams.labelled_share"),
-        ("streams:\n  confidence: 0.5", "streams.confidence", "consistency.confidence"),
+        ("streams:\n  noise_sd: 0.5", "streams.noise_sd", "consistency.noise_sd"),
         ("7: 7", "7", ""),
     ],
 )
