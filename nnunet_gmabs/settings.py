@@ -112,10 +112,10 @@ def _all_names(kind: Any, prefix: str = "") -> Iterator[str]:
 def _nearest(path: str) -> str:
     """The valid name most like a wrong one: its last part counts first (it may be in the wrong place), as a word."""
 
-    def likeness(valid: str) -> tuple[bool, float, float]:
+    def likeness(valid: str) -> tuple[bool, list[float]]:
         last_parts = path.rsplit(".", 1)[-1], valid.rsplit(".", 1)[-1]
         alike = [difflib.SequenceMatcher(None, *pair).ratio() for pair in (last_parts, (path, valid))]
-        return last_parts[0] in last_parts[1].split("_"), *alike
+        return last_parts[0] in last_parts[1].split("_"), alike
 
     return max(_all_names(GMABSConfig), key=likeness)
 
