@@ -30,6 +30,7 @@ import numpy as np
 from scipy import ndimage
 
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
+from nnunet_gmabs.generalist.embedded import EmbeddedGeneralist
 from nnunet_gmabs.generalist.fusion import fuse_counts, view_agreement
 from nnunet_gmabs.generalist.images import ScanImages
 from nnunet_gmabs.generalist.models import Generalist, load_generalist
@@ -159,6 +160,8 @@ def measure(raw: RawFolder, generalist: Generalist, args: argparse.Namespace) ->
         for level in args.levels:
             seed = [args.seed, number, round(1000 * level)]
             probs = specialist(truth, labels, level, errors, seed)
+            if args.tell and isinstance(generalist, EmbeddedGeneralist):
+                generalist.specialist_dice = level
             fused, cost = relabelled(generalist, images, probs, np.random.default_rng(seed), not args.no_prior)
             before = scores_of(np.array([0, *labels])[probs.argmax(0)], truth, labels)
             after = scores_of(np.array([0, *labels])[fused], truth, labels)
@@ -258,6 +261,7 @@ def main() -> None:
     parser.add_argument("--channel", type=int, default=0, help="of the images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-prior", action="store_true", help="box and points only")
+    parser.add_argument("--tell", action="store_true", help="tell the generalist the level (only embedded listens)")
     parser.add_argument("--out", type=Path, required=True, help="start of the names of the files written")
     args = parser.parse_args()
 

@@ -28,6 +28,8 @@ class EmbeddedGeneralist:
     Args:
         checkpoint: other weights than those in the package.
         device: torch device.
+        specialist_dice: about how good the priors' scans are, in [0, 1], where that is known (pseudo Dice, expert
+            planes); may be set at any time. The better the specialist, the less is changed. None: unknown.
 
     Raises:
         InputError: weights missing, damaged or of another network.
@@ -37,11 +39,14 @@ class EmbeddedGeneralist:
     has_encoder = False
     wants_neighbours = True
 
-    def __init__(self, checkpoint: Path | None = None, device: Any = "cpu") -> None:
+    def __init__(
+        self, checkpoint: Path | None = None, device: Any = "cpu", specialist_dice: float | None = None
+    ) -> None:
         path = WEIGHTS if checkpoint is None else checkpoint
         self.network = load_network(path).to(device)
         self.device = torch.device(device)
         self.weights_hash = sha256(path)
+        self.specialist_dice = specialist_dice
 
     def encode(self, slice_2d: np.ndarray) -> np.ndarray:
         """The slice itself."""
@@ -75,24 +80,27 @@ class EmbeddedGeneralist:
         """Logits of the crop, where it lies, and quality for each prompt."""
         windows = [window_around(prompt.box_xyxy) for _, prompt in asked]
         crops = [_crop(slice_2d, prompt, window) for (slice_2d, prompt), window in zip(asked, windows, strict=True)]
-        grey, prior, has_prior, boxes = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
+        grey, prior, boxes = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
         points, labels = _points([prompt for _, prompt in asked], windows)
-        x = network_input(*(part.to(self.device) for part in (grey, prior, has_prior, boxes, points, labels)))
+        flag = torch.tensor([self._prior_flag(prompt) for _, prompt in asked])
+        x = network_input(*(part.to(self.device) for part in (grey, prior, flag, boxes, points, labels)))
         logits, quality = self.network(x.contiguous(memory_format=torch.channels_last))
         return list(zip(logits.cpu().numpy(), windows, torch.sigmoid(quality).tolist(), strict=True))
 
+    def _prior_flag(self, prompt: Prompt) -> float:
+        if prompt.prior is None:
+            return 0.0
+        return 1.0 if self.specialist_dice is None else 1.0 + self.specialist_dice
 
-def _crop(
-    slice_2d: np.ndarray, prompt: Prompt, window: Window
-) -> tuple[np.ndarray, np.ndarray, np.float32, np.ndarray]:
-    """Three grey planes, the prior, whether there is one, and the box."""
+
+def _crop(slice_2d: np.ndarray, prompt: Prompt, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three grey planes, the prior (0 where there is none), and the box."""
     planes = slice_2d.transpose(2, 0, 1)
     if prompt.prior is not None:
         planes = np.concatenate([planes, prompt.prior[None]], dtype=np.float32)
     crop = cut(planes, window, CROP_SIZE)
-    has_prior = np.float32(prompt.prior is not None)
-    prior = crop[3] if has_prior else np.zeros_like(crop[0])
-    return crop[:3], prior, has_prior, box_in_crop(window, np.asarray(prompt.box_xyxy, float), CROP_SIZE)
+    prior = np.zeros_like(crop[0]) if prompt.prior is None else crop[3]
+    return crop[:3], prior, box_in_crop(window, np.asarray(prompt.box_xyxy, float), CROP_SIZE)
 
 
 def _points(prompts: Sequence[Prompt], windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,7 +16,7 @@ from nnunet_gmabs.files import replace_atomically
 CROP_SIZE = 48
 """Side of a crop in pixels: most structures keep their native resolution, and a crop costs 1.6 ms on one core."""
 CHANNELS = 8
-"""Previous slice, slice, next slice, inside the box, positive points, negative points, prior, there is a prior."""
+"""Previous slice, slice, next slice, inside the box, positive points, negative points, prior, what is known of it."""
 PRIOR_LIMIT = 0.01
 """Priors are clipped to [0.01, 0.99] before their logit is taken: a sure specialist can still be overruled."""
 DISC_SD = 1.5
@@ -56,8 +56,8 @@ class EmbeddedNetwork(nn.Module):
         self.decoder = nn.ModuleList([Block(here, here) for here, _ in pairs])
         self.mask_head = nn.Conv2d(widths[0], 2, 1)
         self.quality_head = nn.Sequential(nn.Linear(widths[-1] + widths[0] + 1, 32), nn.ReLU(), nn.Linear(32, 1))
-        nn.init.zeros_(self.mask_head.weight)
-        nn.init.zeros_(self.mask_head.bias)
+        for parameter in self.mask_head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mask and quality of crops.
@@ -68,7 +68,7 @@ class EmbeddedNetwork(nn.Module):
         Returns:
             Mask logits (B, S, S) and quality logits (B,), float32.
         """
-        prior = torch.logit(x[:, 6].float().clamp(PRIOR_LIMIT, 1 - PRIOR_LIMIT)) * x[:, 7].float()
+        prior = torch.logit(x[:, 6].float().clamp(PRIOR_LIMIT, 1 - PRIOR_LIMIT)) * (x[:, 7] > 0)
         levels = []
         for depth, block in enumerate(self.encoder):
             x = block(functional.max_pool2d(x, 2) if depth else x)
@@ -90,14 +90,15 @@ class EmbeddedNetwork(nn.Module):
 
 
 def network_input(
-    slices: Tensor, prior: Tensor, has_prior: Tensor, boxes_xyxy: Tensor, points_xy: Tensor, point_labels: Tensor
+    slices: Tensor, prior: Tensor, prior_flag: Tensor, boxes_xyxy: Tensor, points_xy: Tensor, point_labels: Tensor
 ) -> Tensor:
     """The eight channels of the network.
 
     Args:
         slices: (B, 3, S, S) grey values of previous slice, slice and next slice, any scale.
         prior: (B, S, S) in [0, 1].
-        has_prior: (B,) 1 or 0; where 0 the prior is not looked at.
+        prior_flag: (B,) 0: there is no prior; 1: a prior of unknown quality; 1 + d: a prior from a specialist whose
+            Dice on whole scans is about d.
         boxes_xyxy: (B, 4) in pixels of the crop, inclusive.
         points_xy: (B, N, 2) in pixels of the crop.
         point_labels: (B, N): 1 inside, 0 outside, -1 no point.
@@ -120,8 +121,8 @@ def network_input(
         (discs * (point_labels == label)[:, :, None, None]).amax(1) if discs.shape[1] else torch.zeros_like(box)
         for label in (1, 0)
     )
-    flag = has_prior.to(torch.float32)[:, None, None].expand_as(box)
-    return torch.cat([grey, torch.stack([box, inside, outside, prior * flag, flag], 1)], 1)
+    flag = prior_flag.to(torch.float32)[:, None, None].expand_as(box)
+    return torch.cat([grey, torch.stack([box, inside, outside, prior * (flag > 0), flag], 1)], 1)
 
 
 def save_network(network: EmbeddedNetwork, path: Path) -> None:

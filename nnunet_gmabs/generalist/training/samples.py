@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nnunet_gmabs.generalist.crops import Window, box_in_crop, cut, interpolation_matrix, window_around
 from nnunet_gmabs.generalist.embedded_network import CROP_SIZE, network_input
-from nnunet_gmabs.generalist.training.priors import degraded_prior, signed_distance
+from nnunet_gmabs.generalist.training.priors import degraded_prior, dice, signed_distance
 from nnunet_gmabs.generalist.training.scenes import Scene, random_scene
 
 MAX_POINTS = 8
@@ -20,7 +20,10 @@ SAMPLES_A_SCENE = 32
 
 @dataclass(frozen=True)
 class Sample:
-    """One crop: slices (3, S, S), prior and truth (S, S), all uint8; box and points in pixels of the crop."""
+    """One crop: slices (3, S, S), prior and truth (S, S), all uint8; box and points in pixels of the crop.
+
+    prior_dice: of the whole prior with the whole structure.
+    """
 
     slices: np.ndarray
     prior: np.ndarray
@@ -28,6 +31,7 @@ class Sample:
     box_xyxy: np.ndarray
     points_xy: np.ndarray
     point_labels: np.ndarray
+    prior_dice: float
 
 
 def endless_samples(rng: np.random.Generator) -> Iterator[list[Sample]]:
@@ -57,22 +61,34 @@ def scene_samples(scene: Scene, rng: np.random.Generator) -> list[Sample]:
 
 
 def _truth_and_priors(scene: Scene, label: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The truth as somebody would draw it, a little inside or outside of the visible border, and two priors."""
+    """The truth as somebody would draw it, and two priors."""
     mask = scene.labels == label
     where = np.argwhere(mask)
     around = tuple(slice(max(0, low - 9), high + 10) for low, high in zip(where.min(0), where.max(0), strict=True))
     distance = signed_distance(mask[around], scene.spacing)
-    distance += np.float32(rng.normal(0, 0.25))
+    distance += np.float32(_convention(float(distance.max()), rng))
     truth = np.zeros(mask.shape, np.float32)
     truth[around] = np.clip(distance + 0.5, 0, 1)
     priors = []
     for _ in range(2):
         prior = np.zeros(mask.shape, np.float32)
         prior[around] = degraded_prior(
-            distance, scene.image[around], scene.spacing, 0.05 + 0.75 * rng.random() ** 1.2, rng
+            distance, scene.image[around], scene.spacing, 0.05 + 0.75 * rng.random() ** 1.3, rng
         )
         priors.append(prior)
     return truth, priors
+
+
+def _convention(thickness: float, rng: np.random.Generator) -> float:
+    """Voxels by which labels are drawn outside of the visible border.
+
+    Whether a wall belongs to a structure, and how tightly it is drawn, is a convention of each data set: the image
+    does not tell, only the prior does.
+    """
+    outside = rng.normal(0, 0.5)
+    if rng.random() < 0.25:
+        outside += rng.choice([-1, 1]) * rng.uniform(0.5, 1.5)
+    return max(outside, -0.4 * thickness)
 
 
 def _sample(
@@ -98,7 +114,8 @@ def _sample(
     box, points, labels = _prompt(region, rng)
     window = window_around(box)
     crops = np.clip(np.rint(cut(planes[:5], window, CROP_SIZE)), 0, 255).astype(np.uint8)
-    return Sample(crops[:3], crops[3], crops[4], *_in_crop(window, box, points, labels))
+    score = dice(prior > 0.5, truth > 0.5)
+    return Sample(crops[:3], crops[3], crops[4], *_in_crop(window, box, points, labels), score)
 
 
 def _square(planes: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -172,6 +189,7 @@ class SamplePool:
         self.box_xyxy = np.zeros((capacity, 4), np.float32)
         self.points_xy = np.zeros((capacity, MAX_POINTS, 2), np.float32)
         self.point_labels = np.full((capacity, MAX_POINTS), -1, np.int8)
+        self.prior_dice = np.zeros(capacity, np.float32)
         self.filled = 0
 
     def add(self, samples: list[Sample], rng: np.random.Generator) -> None:
@@ -184,25 +202,32 @@ class SamplePool:
             for name, value in vars(sample).items():
                 getattr(self, name)[place] = value
 
-    def batch(self, chosen: np.ndarray, has_prior: np.ndarray) -> Batch:
-        """Some samples as they are, with or without their prior (bool, one each)."""
+    def batch(self, chosen: np.ndarray, prior_flag: np.ndarray) -> Batch:
+        """Some samples as they are, with what is known of their priors (embedded_network.network_input)."""
         slices, prior, truth, boxes, points = (
             torch.from_numpy(array[chosen]).float()
             for array in (self.slices, self.prior, self.truth, self.box_xyxy, self.points_xy)
         )
         labels = torch.from_numpy(self.point_labels[chosen])
-        flag = torch.from_numpy(np.asarray(has_prior, np.float32))
+        flag = torch.from_numpy(np.asarray(prior_flag, np.float32))
         return Batch(network_input(slices, prior / 255, flag, boxes, points, labels), truth / 255)
 
     def random_batch(self, size: int, without_prior: float, rng: np.random.Generator) -> Batch:
-        """Samples drawn at random, mirrored, turned, inverted, some without prior or neighbours."""
-        batch = self.batch(rng.integers(self.filled, size=size), rng.random(size) >= without_prior)
+        """Samples drawn at random, mirrored, turned, inverted, some without prior or neighbours.
+
+        What is said of the priors that are there: nothing for half of them, else their Dice, with an error.
+        """
+        chosen = rng.integers(self.filled, size=size)
+        said = np.clip(self.prior_dice[chosen] + rng.normal(0, 0.05, size), 0, 1)
+        flag = np.where(rng.random(size) < 0.5, 1 + said, 1) * (rng.random(size) >= without_prior)
+        batch = self.batch(chosen, flag)
         x, truth = batch.x.clone(), batch.truth
         x[:, :3] *= torch.from_numpy(rng.choice([-1.0, 1.0], (size, 1, 1, 1)).astype(np.float32))
         swapped = torch.from_numpy(rng.random(size) < 0.5)
         x[swapped, :3] = x[swapped, :3].flip(1)
         alone = torch.from_numpy(rng.random(size) < 0.1)
         x[alone, :3] = x[alone, 1:2].expand(-1, 3, -1, -1)
+        x[torch.from_numpy(rng.random(size) < 0.02), :3] = 0  # nothing to be seen: the prior is all there is
         both = torch.cat([x, truth[:, None]], 1)
         for axis in (2, 3):
             mirrored = torch.from_numpy(rng.random(size) < 0.5)
