@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job on an embedded data set, from a fresh clone: environment, then gmabs demo. Needs no GPU.
-# Under ten minutes on two cores after installation.
+# Under a quarter of an hour on two cores after installation.
 #
 #   ./scripts/demo.sh
 #   ./scripts/demo.sh --iterations 1000    arguments go to gmabs demo

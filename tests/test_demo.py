@@ -1,8 +1,10 @@
+import json
 import os
 import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -59,21 +61,19 @@ def test_all_rows_train_equally_long(tmp_path):
     place, schedule = Workplace(tmp_path, threads=1), Schedule(3, 7, 2)
 
     stock, name = place.train(902, "stock", schedule, 4, "stock, training")
-    ours, _ = place.train(902, "nnUNetTrainerSparse", schedule, 4, "sparse, training")
+    ours, _ = place.train(902, "nnUNetTrainerSparse", schedule, 4, "sparse, training", {"relabel": {"every": 0.1}})
 
     text = (tmp_path / "trainers" / f"{name}.py").read_text()
     for line in ("num_epochs = 3", "num_iterations_per_epoch = 7", "num_val_iterations_per_epoch = 2", "seed(4)"):
         assert line in text
-    import yaml
-
-    with open(ours.environment["nnUNet_gmabs_config"]) as f:
-        assert yaml.safe_load(f) == {
-            "num_epochs": 3,
-            "num_iterations_per_epoch": 7,
-            "num_val_iterations_per_epoch": 2,
-            "save_every": 3,
-            "seed": 4,
-        }
+    assert json.loads(Path(ours.environment["nnUNet_gmabs_config"]).read_text()) == {
+        "num_epochs": 3,
+        "num_iterations_per_epoch": 7,
+        "num_val_iterations_per_epoch": 2,
+        "save_every": 3,
+        "seed": 4,
+        "relabel": {"every": 0.1},
+    }
     assert str(tmp_path / "trainers") in stock.environment["nnUNet_extTrainer"]
     for training in (stock, ours):
         assert training.environment["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunet_gmabs.demo.side_by_side import Step, count_in_file
 from nnunet_gmabs.demo.stock import Schedule, with_trainer_folder, write_stock_trainer
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.files import write_json
 
 STOCK = "stock"
 CONFIGURATION = "3d_fullres"
@@ -58,7 +61,15 @@ class Workplace:
             "PYTHONUNBUFFERED": "1",  # the progress is read from the log
         }
 
-    def train(self, dataset: int, trainer: str, schedule: Schedule, seed: int, title: str) -> tuple[Step, str]:
+    def train(
+        self,
+        dataset: int,
+        trainer: str,
+        schedule: Schedule,
+        seed: int,
+        title: str,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> tuple[Step, str]:
         """The training of one fold with nnUNetv2_train.
 
         Args:
@@ -67,6 +78,7 @@ class Workplace:
             schedule: its length.
             seed: of weights, and of batches where there are no data workers.
             title: for the screen, and the log's name.
+            settings: of our trainers, beside schedule and seed; those that a trainer has no use for have no effect.
 
         Returns:
             The step and the trainer's name as prediction needs it.
@@ -76,7 +88,7 @@ class Workplace:
             trainer = write_stock_trainer(self.trainers, schedule, seed)
             environment = with_trainer_folder(environment, self.trainers)
         else:
-            environment["nnUNet_gmabs_config"] = str(self._write_settings(schedule, seed))
+            environment["nnUNet_gmabs_config"] = str(self._write_settings(schedule, seed, settings or {}))
         command = [find_command("nnUNetv2_train"), str(dataset), CONFIGURATION, FOLD]
         command += ["-tr", trainer, "-p", PLANS, "-device", "cpu"]
         log = self.log(title)
@@ -110,17 +122,18 @@ class Workplace:
         """The file for the output of one command."""
         return self.folder / "logs" / f"{title.replace(',', '').replace(' ', '_')}.log"
 
-    def _write_settings(self, schedule: Schedule, seed: int) -> Path:
-        """The settings file of our trainers: the schedule of stock nnU-Net, and the seed."""
+    def _write_settings(self, schedule: Schedule, seed: int, more: Mapping[str, Mapping[str, Any]]) -> Path:
+        """The settings file of our trainers: the schedule of stock nnU-Net, the seed, and what else is set."""
         settings = {
             "num_epochs": schedule.epochs,
             "num_iterations_per_epoch": schedule.iterations_per_epoch,
             "num_val_iterations_per_epoch": schedule.val_iterations_per_epoch,
             "save_every": schedule.epochs,
             "seed": seed,
+            **more,
         }
-        path = self.folder / f"settings_{schedule.epochs}x{schedule.iterations_per_epoch}_seed{seed}.yaml"
-        path.write_text("".join(f"{name}: {value}\n" for name, value in settings.items()), encoding="utf-8")
+        path = self.folder / f"settings_{schedule.epochs}x{schedule.iterations_per_epoch}_seed{seed}.json"
+        write_json(path, settings)
         return path
 
 
