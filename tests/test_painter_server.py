@@ -242,6 +242,7 @@ def test_a_finished_scan_can_be_opened_again_and_finished_anew(client, raw):
     client.open()
     client.done(AXIAL, 0)
     client.json("POST", FINISH, {})
+    client.json("POST", f"/api/scans/{NAME}/time", {"seconds": 1})  # said late, this does not claim it anew
     assert client.json("GET", "/api/round")["scans"][0]["state"] == "finished"
     client.open()
     client.done(CORONAL, 0)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from nnunet_gmabs.annotation.painter.refused import RefusedError
@@ -26,10 +26,13 @@ def plane_of(request: Request) -> tuple[str, Plane]:
 async def read_body(request: Request, limit: int) -> bytes:
     """The body; never more than limit bytes are kept."""
     body = b""
-    async for block in request.stream():
-        body += block
-        if len(body) > limit:
-            raise RefusedError(422, f"more than {limit} bytes")
+    try:
+        async for block in request.stream():
+            body += block
+            if len(body) > limit:
+                raise RefusedError(422, f"more than {limit} bytes")
+    except ClientDisconnect as error:  # the page went away in the middle; it keeps the stroke
+        raise RefusedError(422, "cut off") from error
     return body
 
 

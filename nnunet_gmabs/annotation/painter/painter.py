@@ -182,10 +182,11 @@ class Painter:
         return self.scan(identifier).views[plane[0]].to_screen(self._proposal(identifier)[plane_index(plane)])
 
     def add_seconds(self, identifier: str, seconds: float) -> float:
-        """Add active time to a scan; returns its sum. Holding the scan is renewed by this sign of life."""
+        """Add active time to a scan; returns its sum. A claim is renewed by this sign of life, a finished scan not."""
         self.requested(identifier)
         with self._one_change:
-            self.claims.take(identifier)
+            if self.state_of(identifier)[0] != "finished":
+                self.claims.take(identifier)
             total = self.seconds(identifier) + min(max(seconds, 0.0), 120.0)
             (self.drafts / identifier).mkdir(parents=True, exist_ok=True)
             write_json(self.drafts / identifier / "time.json", {"seconds": round(total, 1)})

@@ -1,5 +1,6 @@
 // What buttons and keys do to the open scan.
 
+import { sendTime } from "./activity.js";
 import { api, Refusal } from "./api.js";
 import { redraw } from "./draw.js";
 import * as generalist from "./generalist.js";
@@ -111,6 +112,7 @@ export async function finish() {
   await saver.drained();
   const open = app.scan.planes.filter((p) => !p.done).length;
   if (open && !(await question(`${open} of ${app.scan.planes.length} planes are not marked done. They will not be part of the answer.`, "Finish without them", "Go on painting"))) return;
+  await sendTime();
   await tell(async () => {
     let answer = await api.finish(app.scan.identifier, false);
     if (!answer.finished) {
@@ -130,6 +132,8 @@ async function lookAtDisagreement() {
 
 export async function backToList() {
   await saver.drained();
+  await sendTime();
+  await api.release(app.scan.identifier).catch(() => {}); // the claim ends by itself, too
   await leave("");
 }
 
@@ -170,7 +174,7 @@ export function setTool(tool) {
 
 export function setClass(value) {
   app.value = value;
-  if (app.prompt?.mask) app.prompt.mask = app.prompt.mask.map((v) => (v ? value : 0));
+  generalist.classChanged();
   if (app.tool === "eraser") app.tool = "brush";
   show();
 }

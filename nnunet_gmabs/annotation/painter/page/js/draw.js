@@ -147,8 +147,8 @@ function drawFrame(p, box) {
   for (const line of app.showLines && app.offset === 0 ? p.lines : []) {
     const other = app.scan.planes.findIndex((q) => q.axis === line.axis && q.index === line.index);
     const { width, height } = pixelSize(), row = line.along === "row";
-    const x = row ? box.left + box.width - 4 : box.left + (line.at + 0.5) * width;
-    const y = row ? box.top + (line.at + 0.5) * height : box.top + box.height - 8;
+    const x = row ? box.left + box.width - 9 : box.left + (line.at + 0.5) * width;
+    const y = row ? box.top + (line.at + 0.5) * height : box.top + box.height - 10;
     label(String(other + 1), x, y, "#c9d6e4", 11, "center");
   }
 }

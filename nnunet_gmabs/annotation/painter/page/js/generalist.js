@@ -44,7 +44,8 @@ async function ask(p, prompt) {
   try {
     const answer = await api.ask(app.scan.identifier, p, { box, points, point_labels: labels, channel: app.channel, level, width });
     if (number !== asking || app.prompt !== prompt) return;
-    prompt.mask = answer.mask.map((v) => (v ? app.value : 0));
+    prompt.found = answer.mask;
+    colour(p, prompt);
     note(prompt.mask.some((v) => v) ? `Its own estimate of quality: ${answer.quality.toFixed(2)}` : "It finds nothing here.");
   } catch (error) {
     note("");
@@ -53,10 +54,19 @@ async function ask(p, prompt) {
   redraw();
 }
 
+// What would be accepted: the mask in the class being painted, except where other classes are painted.
+function colour(p, prompt) {
+  prompt.mask = prompt.found.map((found, i) => (found && (!p.mask[i] || p.mask[i] === app.value) ? app.value : 0));
+}
+
+export function classChanged() {
+  if (app.prompt?.found) colour(plane(), app.prompt);
+}
+
 export function accept() {
   const p = plane();
   if (!app.prompt?.mask || p.done || app.offset) return;
-  app.prompt.mask.forEach((value, i) => { if (value) p.mask[i] = app.value; });
+  app.prompt.mask.forEach((value, i) => { if (value) p.mask[i] = value; });
   masksChanged();
   clear();
   actions.changed(p, "generalist");

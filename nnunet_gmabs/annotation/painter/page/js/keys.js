@@ -72,7 +72,8 @@ function press(event) {
     actions.step(key === "y" || event.shiftKey ? 1 : -1);
     return;
   }
-  if (key === " ") { event.preventDefault(); holdSpace(true); return; }
+  if (event.target.matches("input[type=range]") && key.startsWith("Arrow")) return;
+  if (key === " " && !event.target.matches("button, input")) { event.preventDefault(); holdSpace(true); return; }
   if (key === "Enter" && event.target.matches("button")) return;
   const run = byKey.get(key);
   if (!run || (event.repeat && !["[", "]", "+", "-", "ArrowUp", "ArrowDown", "z", "y"].includes(key))) return;

@@ -25,11 +25,9 @@ export function paintGrey(canvas, pixels, channel, { level, width }) {
 
 export function paintMask(canvas, mask, alpha = 255) {
   const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
-  const colours = new Map(app.round.classes.map((c) => [c.value, rgb(c.colour)]));
-  mask.forEach((value, i) => {
-    const colour = colours.get(value);
-    if (colour) image.data.set([...colour, alpha], 4 * i);
-  });
+  const bytes = new Uint8Array(4 * 256), colours = new Uint32Array(bytes.buffer), pixels = new Uint32Array(image.data.buffer);
+  for (const c of app.round.classes) bytes.set([...rgb(c.colour), alpha], 4 * c.value);
+  for (let i = 0; i < mask.length; i++) pixels[i] = colours[mask[i]];
   context.putImageData(image, 0, 0);
 }
 

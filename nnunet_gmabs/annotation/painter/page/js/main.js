@@ -1,7 +1,7 @@
 // The start: the list, or the scan that the address names (#scan), so that a reload comes back to it.
 
 import * as actions from "./actions.js";
-import { sendTime, startActivity } from "./activity.js";
+import { startActivity } from "./activity.js";
 import { api, Refusal } from "./api.js";
 import { redraw } from "./draw.js";
 import * as journal from "./journal.js";
@@ -94,8 +94,7 @@ async function start() {
   new ResizeObserver(fitStage).observe(get("stage"));
   saver.watchSaver(() => { if (app.scan) showSaved(); });
   actions.onLeave(async (words) => {
-    await sendTime();
-    if (!words) await api.release(app.scan.identifier).catch(() => {});
+    app.scan = null;
     await attempt(list);
     if (words) question(words, "All right", "");
   });
