@@ -45,13 +45,28 @@ ROWS = {
     "Sparse": "nnUNetTrainerSparse",
     "Sparse, half the batch": "nnUNetTrainerSparseHalfBatch",
     "MeanTeacher": "nnUNetTrainerMeanTeacher",
+    "GMABS": "nnUNetTrainerGMABS",
+    "GMABS, no generalist": "nnUNetTrainerGMABSNoGeneralist",
+    "GMABS, no denoising": "nnUNetTrainerGMABSNoDenoise",
+    "GMABS, no clipping": "nnUNetTrainerGMABSNoClip",
+    "CMEMS": "nnUNetTrainerCMEMS",
 }
+MAIN_ROWS = list(ROWS)[:4]
 CLAIMS = [
     ("Sparse", STOCK),
     ("MeanTeacher", STOCK),
     ("MeanTeacher", "Sparse"),
     ("MeanTeacher", "Sparse, half the batch"),
+    ("GMABS", STOCK),
+    ("GMABS", "MeanTeacher"),
+    ("GMABS", "GMABS, no generalist"),
+    ("GMABS", "GMABS, no denoising"),
+    ("GMABS", "GMABS, no clipping"),
+    ("CMEMS", STOCK),
 ]
+# Three rounds of relabelling of at most so many unlabelled scans: trainings of some hundred iterations have no time
+# for more.
+RELABEL = {"first": 0.5, "every": 0.1, "until": 0.75, "max_unlabelled": 40}
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,7 @@ class Benchmark:
             "num_iterations_per_epoch": schedule.iterations_per_epoch,
             "num_val_iterations_per_epoch": schedule.val_iterations_per_epoch,
             "seed": cell.seed,
+            "relabel": RELABEL,
         }
         settings.write_text(yaml.safe_dump(content))
         environment = {
@@ -254,7 +270,13 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=40, help="training scans that join the test set")
     parser.add_argument("--seeds", type=int, default=3, help="seeds at the smallest budget; others get one")
     parser.add_argument("--budgets", type=int, nargs="+", default=[SMALLEST, 20], help="labelled scans")
-    parser.add_argument("--rows", nargs="+", help="only these rows (default all)")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=[*ROWS, DENSE],
+        metavar="ROW",
+        help=f"of {', '.join(ROWS)} (default: the main job's)",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each training")
     args = parser.parse_args()
@@ -264,12 +286,12 @@ def main() -> None:
         Cell(row, budget, seed)
         for budget in budgets
         for seed in range(args.seeds if budget == budgets[0] else 1)
-        for row in ROWS
+        for row in args.rows or MAIN_ROWS
+        if row != DENSE
     ]
-    dense = Cell(DENSE, 0, 0)
+    dense = Cell(DENSE, 0, 0) if DENSE in (args.rows or [DENSE]) else None
     done = load(benchmark.results).keys()
-    waiting = [c for c in [*cells, dense] if (c.row, c.scans, c.seed) not in done]
-    waiting = [c for c in waiting if not args.rows or c.row in args.rows]
+    waiting = [c for c in [*cells, *([dense] if dense else [])] if (c.row, c.scans, c.seed) not in done]
     for cell in waiting:
         if cell.scans:
             benchmark.make_data(cell)
