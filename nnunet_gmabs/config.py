@@ -18,7 +18,7 @@ class StreamsConfig:
     """What a batch is made of."""
 
     batch_share: float = 1.0
-    """Size of a batch as a share of the plans' batch size. MeanTeacher: 1.25, see there; 0.5 is the control with half
+    """Size of a batch as a share of the plans' batch size, rounded up. MeanTeacher: 1.25, see there; 0.5 is the control with half
     the labelled samples."""
     labelled_share: float = 0.5
     """Share of a batch from scans an expert has labelled. Paper: half labelled, half unlabelled."""
@@ -115,10 +115,14 @@ class GeneralistConfig:
     """CT: white, in HU; null: the 99.5 percentile of the foreground, from the plan."""
     slices_at_once: int = 8
     """Slices in one call of an encoder: on a GPU one vit_b slice in half precision needs some 0.5 GiB."""
+    cache_gib: float = 20.0
+    """sam, mobile_sam: disk for the embeddings of a data set, 2 MiB a slice: 10,000 slices, or 40 scans of 250 slices
+    with a prompt. 2 GiB of the disk stay free in any case; 0: none are kept. Ours."""
 
     def __post_init__(self) -> None:
         _check_range(self, "channel", 0)
         _check_range(self, "slices_at_once", 1)
+        _check_range(self, "cache_gib", 0)
         if self.window_low is not None and self.window_high is not None and self.window_low >= self.window_high:
             raise ValueError(f"window_low {self.window_low} is not below window_high {self.window_high}")
 
@@ -335,9 +339,10 @@ class GMABSConfig:
     """Epochs between two checkpoint_latest.pth. nnU-Net's own."""
     seed: int = 0
     """Initial weights, patches and perturbations follow from it; on one CPU process without data workers exactly."""
-    inference_network: Literal["teacher", "student", "peer", "better"] = "teacher"
-    """Which network stock nnU-Net predicts with. Released program: the student. Ours: the teacher. Of two networks that
-    teach each other (student and peer): better is the one with the higher pseudo Dice on the validation scans."""
+    inference_network: Literal["teacher", "student", "peer", "better"] = "student"
+    """Which network stock nnU-Net predicts with. Released program: the student. In trainings of some hundred steps the
+    teacher, an average of the last hundred, lags behind (docs/study.md). Of two networks that teach each other (student
+    and peer): better is the one with the higher pseudo Dice on the validation scans."""
     streams: StreamsConfig = StreamsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     teacher: TeacherConfig | None = TeacherConfig()

@@ -100,7 +100,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
 
     def _set_batch_size_and_oversample(self) -> None:
         super()._set_batch_size_and_oversample()
-        self.batch_size = max(1, round(self.batch_size * self.config.streams.batch_share))
+        self.batch_size = math.ceil(self.batch_size * self.config.streams.batch_share - 1e-9)
 
     def _build_loss(self) -> nn.Module:
         """The supervised term over nnU-Net's deep supervision outputs with nnU-Net's weights (1, 1/2, ..., 0)."""
