@@ -11,6 +11,7 @@ from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.requests import existing_rounds, read_request
 from nnunet_gmabs.annotation.sources import waiting_sources
 from nnunet_gmabs.commands.asking import AskOptions, find_candidates, make_request
+from nnunet_gmabs.data import follow
 from nnunet_gmabs.errors import InputError
 
 
@@ -157,6 +158,18 @@ def test_the_commands_ask_merge_and_unmerge(raw, capsys):
     assert raw_data.snapshot(raw.folder / "labelsTr") == before
     assert cli.main(["unmerge", "-d", folder, "--round", "7"]) == 2
     assert "there is no round 7; rounds asked: 0, 1" in capsys.readouterr().err
+
+
+def test_what_a_killed_command_left_behind_is_brought_up_to_date_by_the_next(raw, monkeypatch, tmp_path):
+    ask(raw, {"scan_01": PLANES})
+    answer(raw, 0, "scan_01", PLANES)
+    merge(raw, lambda: waiting_sources(raw))  # and then the command was killed
+    (tmp_path / raw.folder.name / "prepared").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    followed = []
+    monkeypatch.setattr(follow, "follow_labels", lambda _, scans: followed.extend(scans) or [])
+    assert cli.main(["merge", "-d", str(raw.folder)]) == 0
+    assert followed == ["scan_01"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A simulated expert answers at once and leaves labelsTr alone; a person answers some day."""
 
+import shutil
+
 import numpy as np
 import pytest
 import raw_data
@@ -79,6 +81,14 @@ def test_rounds_are_numbered_and_what_is_open_is_known(tmp_path):
     answer(raw, 0, "scan_01", PLANES)
     merge(raw, lambda: waiting_sources(raw))
     assert open_planes(raw) == {"scan_02": {(0, 1)}}
+
+
+def test_the_number_of_a_deleted_round_is_not_used_again(tmp_path):
+    raw = make_raw(tmp_path)
+    ask(raw, {"scan_01": PLANES})
+    shutil.rmtree(raw.folder / "gmabs/requests/round_000")
+    assert open_planes(raw) == {}
+    assert ask(raw, {"scan_01": PLANES}).round == 1
 
 
 def test_a_scan_that_does_not_exist_is_not_asked_for(tmp_path):

@@ -122,6 +122,7 @@ def how_to(raw: RawFolder, scan: RequestedScan, number: int) -> str:
 
 Classes: 0 = background, {classes}.
 On these planes everything that you leave at 0 will count as background. Grey means "not drawn"; leave it as it is.
+planes{raw.file_ending} is 1 on the planes, for programs that can restrict painting to a mask.
 
 In ITK-SNAP
   1. File > Open Main Image: image_0000{raw.file_ending}

@@ -43,7 +43,8 @@ def write_round(raw: RawFolder, request: Request, proposals: Mapping[str, np.nda
     proposals = proposals or {}
     with changing(raw.folder):
         raw = with_ignore_label(raw)
-        number = max(existing_rounds(raw.folder), default=-1) + 1
+        told = [event["round"] for event in read_events(raw.folder)]  # also of rounds whose folder was deleted
+        number = max([*existing_rounds(raw.folder), *told], default=-1) + 1
         scans = tuple(
             replace(scan, proposal=f"proposals/{scan.identifier}{raw.file_ending}")
             if scan.identifier in proposals

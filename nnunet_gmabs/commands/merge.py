@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"merged: labels of {len(changed)} scans changed")
     if not args.dry_run:
-        follow(raw, sorted({planned.identifier for planned in merges}), args.dataset)
+        follow(raw, args.dataset, bool(changed))
     return 0
 
 
@@ -95,18 +95,25 @@ def find_sources(raw: RawFolder, args: argparse.Namespace) -> list[Source]:
     return [source_of(raw, path, done, args.round) for path in args.paths]
 
 
-def follow(raw: RawFolder, identifiers: list[str], dataset: str) -> None:
-    """Bring what is prepared up to date, and say what is left to `gmabs prepare`."""
+def follow(raw: RawFolder, dataset: str, changed: bool) -> None:
+    """Bring what is prepared up to date, and say what is left to `gmabs prepare`.
+
+    All scans that the ledger knows are looked at: an earlier command may have been killed before it came here.
+    """
     import os
 
-    if not identifiers or not os.environ.get("nnUNet_preprocessed"):
+    from nnunet_gmabs.annotation.ledger import read_events
+
+    scans = sorted({event["scan"] for event in read_events(raw.folder) if event["event"] in ("merged", "unmerged")})
+    if not scans or not os.environ.get("nnUNet_preprocessed"):
         return
     from nnunet_gmabs.data.cases import preprocessed_folder
     from nnunet_gmabs.data.follow import follow_labels
 
     if not preprocessed_folder(raw.folder).is_dir():
         return
-    followed = follow_labels(raw, identifiers)
-    if followed:
+    followed = follow_labels(raw, scans)
+    if changed and followed:
         print(f"on the training grid as well: {', '.join(followed)}")
-    print(f"before the next training: gmabs prepare -d {dataset}")
+    if changed:
+        print(f"before the next training: gmabs prepare -d {dataset}")

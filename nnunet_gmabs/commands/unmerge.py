@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
         print(f"{scan.identifier}: {what}" + ("; an earlier merge of this round lies deeper" if scan.deeper else ""))
     if not taken:
         print(f"nothing of round {args.round} is merged")
-    follow(raw, [scan.identifier for scan in taken], args.dataset)
+    follow(raw, args.dataset, bool(taken))
     return 0
