@@ -134,8 +134,15 @@ def test_options_are_checked(options, message):
         AskOptions(*options)
 
 
-def test_the_commands_ask_merge_and_unmerge(raw, capsys):
+def status(folder, capsys):
+    capsys.readouterr()
+    assert cli.main(["status", "-d", folder]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_commands_ask_merge_and_unmerge(raw, capsys, monkeypatch, tmp_path):
     folder = str(raw.folder)
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "nothing"))
     assert cli.main(["ask", "-d", folder, "--scans", "2", "--seed", "3"]) == 0
     said = capsys.readouterr().out
     assert "round 0: 2 scans, 6 planes, about 12 minutes of painting (2.0 a plane, a guess)" in said
@@ -144,11 +151,13 @@ def test_the_commands_ask_merge_and_unmerge(raw, capsys):
     for scan in request.scans:
         answer(raw, 0, scan.identifier, request.planes_of(scan.identifier))
     before = raw_data.snapshot(raw.folder / "labelsTr")
+    assert "6 planes asked for, 6 answered, 0 merged" in status(folder, capsys)
     assert cli.main(["merge", "-d", folder, "--dry-run"]) == 0
     assert "labels of 2 scans would change; nothing was changed" in capsys.readouterr().out
     assert raw_data.snapshot(raw.folder / "labelsTr") == before
     assert cli.main(["merge", "-d", folder]) == 0
     assert "merged: labels of 2 scans changed" in capsys.readouterr().out
+    assert "round 0 (cold-start): 2 scans, 6 planes asked for, 6 answered, 6 merged" in status(folder, capsys)
     assert cli.main(["merge", "-d", folder]) == 0
     assert "nothing to merge" in capsys.readouterr().out
     assert cli.main(["ask", "-d", folder, "--scans", "1"]) == 0

@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     labelled = [case for case in cases if case.identifier in drawn and drawn[case.identifier].voxels]
     print(f"{raw.folder.name}: {len(cases)} scans, {len(labelled)} labelled, {len(cases) - len(labelled)} unlabelled")
     _print_classes(raw, drawn)
+    _print_rounds(raw)
     folders = prepared_folders(preprocessed_folder(raw.folder), args.plans, args.configuration)
     if not folders:
         print(f"not prepared yet; run: gmabs prepare -d {args.dataset}")
@@ -135,6 +136,23 @@ def _print_classes(raw: RawFolder, drawn: dict[str, Drawn]) -> None:
             values = set(value if isinstance(value, list) else [value])
             scans = sum(bool(values & set(d.classes)) for d in drawn.values())
             print(f"  {name} ({value}): drawn in {scans} scans" + ("" if scans else ", so it cannot be learned"))
+
+
+def _print_rounds(raw: RawFolder) -> None:
+    """What was asked of experts, and what has become of it; nothing where nobody was asked."""
+    from nnunet_gmabs.annotation.ledger import merged_now, planes_of, read_events
+    from nnunet_gmabs.annotation.requests import arrived_answers, existing_rounds, read_request, round_folder
+
+    events = read_events(raw.folder)
+    for number in existing_rounds(raw.folder):
+        request = read_request(raw.folder, number)
+        answered = sum(len(answer.planes_done) for answer in arrived_answers(round_folder(raw.folder, number)))
+        merged = [e for scan in request.scans for e in merged_now(events, scan.identifier) if e["round"] == number]
+        planes = len({(event["scan"], plane) for event in merged for plane in planes_of(event)})
+        print(
+            f"  round {number} ({request.strategy}): {len(request.scans)} scans, {request.number_of_planes} planes "
+            f"asked for, {answered} answered, {planes} merged"
+        )
 
 
 def _drawn_columns(drawn: Drawn) -> list[str]:
