@@ -121,6 +121,24 @@ class Answer:
     proposal_accepted: tuple[Plane, ...] = ()
 
 
+def request_scan(raw: RawFolder, scan: Any, planes: Iterable[Any]) -> RequestedScan:
+    """A strategy's choice as a part of a request.
+
+    Args:
+        raw: the data set.
+        scan: an active.select.ChosenScan, or what has the same attributes; the arrow from active to annotation
+            allows no more here.
+        planes: active.planes.ChosenPlane, likewise.
+    """
+    return RequestedScan(
+        scan.identifier,
+        tuple(path.relative_to(raw.folder).as_posix() for path in raw.images_of(scan.identifier)),
+        tuple(RequestedPlane(p.axis, p.index_orig, p.score, p.reason) for p in planes),
+        scan.score,
+        scan.reason,
+    )
+
+
 def requests_folder(data_set: Path) -> Path:
     """Where the rounds of a raw data set are."""
     return Path(data_set) / "gmabs" / "requests"

@@ -16,7 +16,7 @@ from nnunet_gmabs.active.select import STRATEGIES, ChosenScan, Strategy, afforda
 from nnunet_gmabs.annotation.ledger import now
 from nnunet_gmabs.annotation.planes import Plane, drawn_planes
 from nnunet_gmabs.annotation.raw_folder import RawFolder
-from nnunet_gmabs.annotation.requests import Request, RequestedPlane, RequestedScan
+from nnunet_gmabs.annotation.requests import Request, RequestedScan, request_scan
 from nnunet_gmabs.annotation.rounds import open_planes
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.learning.schedules import uncertainty_threshold
@@ -208,13 +208,7 @@ def _ask_in(
         None if options.strategy == "random" else body_mask(image[0]),
         [float(s) for s in properties["spacing"]],
     )
-    return RequestedScan(
-        scan.identifier,
-        tuple(str(path.relative_to(raw.folder).as_posix()) for path in raw.images_of(scan.identifier)),
-        tuple(RequestedPlane(p.axis, p.index_orig, p.score, p.reason) for p in planes),
-        scan.score,
-        scan.reason,
-    )
+    return request_scan(raw, scan, planes)
 
 
 def _check_models(options: AskOptions, strategy: Strategy, models: Sequence[Predicts]) -> None:
