@@ -107,7 +107,7 @@ def relabelled(
     predicted = probs.argmax(0)
     counts = np.zeros((len(probs) - 1, *predicted.shape), np.uint8)
     margin = [probs[k] - np.delete(probs, k, 0).max(0) for k in range(len(probs))]
-    start, asked, qualities = time.perf_counter(), 0, []
+    start, asked, qualities = time.process_time(), 0, []
     for axis in range(3):
         items, places = [], []
         for index in slices_with(predicted > 0, axis):
@@ -131,7 +131,7 @@ def relabelled(
             put_slice(counts, axis, index, take_slice(counts, axis, index) + votes)
             qualities += quality.tolist()
         asked += sum(len(prompts) for _, prompts in items)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     agreement = float(np.nanmean(view_agreement(counts, 3))) if asked else float("nan")
     cost = {"prompts": asked, "seconds": seconds, "quality": float(np.mean(qualities)), "agreement": agreement}
     return fuse_counts(counts, probs[1:], 3), cost
@@ -211,7 +211,7 @@ def summary(rows: list[dict]) -> list[dict]:
 def markdown(table: list[dict]) -> str:
     """The summary as a table; Dice and gain in points."""
     lines = [
-        "| data set | class | scans | specialist | fused | gain (90 % interval) | s a scan |",
+        "| data set | class | scans | specialist | fused | gain (90 % interval) | CPU s a scan |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in table:

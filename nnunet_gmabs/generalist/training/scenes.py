@@ -76,6 +76,8 @@ def _paint(position: np.ndarray, extent: np.ndarray, rng: np.random.Generator) -
         centre = middle if number == 0 else middle + unit_vector(rng) * 1.5 * reach
         _paint_structure(tissues, labels, position, centre, reach, 10 + 2 * number, rng)
         reach *= rng.uniform(0.4, 1.0)
+    if rng.random() < 0.5:  # what is close to a structure often has its grey
+        tissues[labels == rng.integers(1, 4)] = 20
     if rng.random() < 0.25:  # air around the body
         air = ball(position, middle, 0.75 * float(extent.mean())) < 0
         tissues[air & (labels == 0)] = 9
@@ -136,12 +138,12 @@ def _contrast(rng: np.random.Generator) -> np.ndarray:
     """A grey value in [0, 1] for each tissue, (32,) float32; structures mostly differ from what is around them."""
     values = rng.random(32).astype(np.float32)
     values[9] = 0  # air
-    if rng.random() < 0.5:  # few greys, so that structures share theirs with others
+    if rng.random() < 0.7:  # few greys, so that structures share theirs with others
         palette = rng.random(rng.integers(2, 5)).astype(np.float32)
         values[:9] = rng.choice(palette, 9)
         values[10:] = rng.choice(np.append(palette, rng.random(4).astype(np.float32)), 22)
     for tissue in range(10, 30):
-        if rng.random() < 0.75:
+        if rng.random() < 0.6:
             candidates = rng.random(5).astype(np.float32)
             nearest = np.abs(candidates[:, None] - values[:5]).min(1)
             values[tissue] = candidates[nearest.argmax()]
