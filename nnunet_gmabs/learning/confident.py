@@ -59,11 +59,20 @@ def find_label_issues(probs: Tensor | np.ndarray, labels: Tensor | np.ndarray) -
     issues = torch.zeros_like(labels, dtype=torch.bool)
     members = [(labels == k).nonzero()[:, 0] for k in range(len(p))]
     removed = noise_counts(_confident_joint(p, labels, members), [len(m) for m in members])
+    contradicted = _first_max([row + LABEL_BONUS * (labels == k) for k, row in enumerate(p)]) != labels
     for k, inside in enumerate(members):
-        if len(inside) > 1 and removed[k, k] < len(inside):
-            issues[inside] = _issues_of_class(p[:, inside], k, removed[k].tolist())
-    bonus = torch.full_like(p[:1], LABEL_BONUS)
-    return issues & (p.scatter_add(0, labels[None], bonus).argmax(0) != labels)
+        if len(inside) > 1:
+            issues[inside] = _issues_of_class(p[:, inside], k, removed[k].tolist(), contradicted[inside])
+    return issues
+
+
+def _first_max(rows: Tensor | list[Tensor]) -> Tensor:
+    """(N,) int64: argmax over few long rows, the first of equals; torch.argmax is ten times slower on the CPU."""
+    best, index = rows[0], torch.zeros_like(rows[0], dtype=torch.long)
+    for k, row in enumerate(rows[1:], 1):
+        index.masked_fill_(row > best, k)
+        best = torch.maximum(best, row)
+    return index
 
 
 def _confident_joint(p: Tensor, labels: Tensor, members: list[Tensor]) -> np.ndarray:
@@ -72,9 +81,12 @@ def _confident_joint(p: Tensor, labels: Tensor, members: list[Tensor]) -> np.nda
         p[k, inside].mean(dtype=torch.float64) if len(inside) else p.new_tensor(2.0) for k, inside in enumerate(members)
     ]
     thresholds = torch.stack(means).clamp(min=LOWEST_THRESHOLD) - THRESHOLD_SLACK
-    confident = p >= thresholds[:, None]
-    number = confident.sum(0, dtype=torch.uint8)
-    guess = torch.where(number > 1, p.argmax(0), confident.byte().argmax(0))
+    number, guess = torch.zeros_like(labels), torch.zeros_like(labels)
+    for k, row in enumerate(p):
+        confident = row >= thresholds[k].to(row)
+        number += confident
+        guess.masked_fill_(confident, k)
+    guess = torch.where(number > 1, _first_max(p), guess)
     pairs = torch.where(number > 0, labels * len(p) + guess, len(p) ** 2)
     return torch.bincount(pairs, minlength=len(p) ** 2 + 1)[:-1].view(len(p), len(p)).cpu().numpy()
 
@@ -115,13 +127,21 @@ def _round_keeping_sum(values: np.ndarray) -> np.ndarray:
     return rounded
 
 
-def _issues_of_class(p: Tensor, k: int, removed: list[int]) -> Tensor:
-    """(n,) bool for the samples (C, n) labelled k, from one row of noise_counts."""
-    n = p.shape[1]
-    by_class = p[k] <= torch.kthvalue(p[k], n - removed[k]).values
-    by_noise_rate = torch.zeros_like(by_class)
+def _issues_of_class(p: Tensor, k: int, removed: list[int], contradicted: Tensor) -> Tensor:
+    """(n,) bool, part of contradicted, for the samples (C, n) labelled k, from one row of noise_counts."""
+    by_noise_rate = torch.zeros_like(contradicted)
     for j, number in enumerate(removed):
-        if j != k and number > 0:
-            margin = p[k] - p[j]
-            by_noise_rate |= margin <= torch.kthvalue(margin, min(number, n)).values
-    return by_class & by_noise_rate
+        if j != k:
+            by_noise_rate |= _lowest(p[k] - p[j], number, contradicted)
+    return _lowest(p[k], p.shape[1] - removed[k], by_noise_rate)
+
+
+def _lowest(values: Tensor, number: int, asked: Tensor) -> Tensor:
+    """(n,) bool: which of the samples asked for are among the `number` lowest values of all.
+
+    Only values up to the highest one asked for are ranked: few, because contradicted samples are few and low.
+    """
+    if number < 1 or not asked.any():
+        return torch.zeros_like(asked)
+    ranked = values[values <= values[asked].max()]
+    return asked & (values <= ranked.kthvalue(number).values) if number < len(ranked) else asked
