@@ -103,7 +103,9 @@ class SlidingWindows:
                 else:
                     self._kept.append((window, features))
         assert logits is not None
-        return torch.softmax(logits, 0)[self._cropped()]
+        for plane in logits.unbind(1):  # in place: a second array of classes x voxels would double the memory
+            plane[:] = torch.softmax(plane, 0)
+        return logits[self._cropped()]
 
     @torch.inference_mode()
     def each_features(self) -> Iterator[tuple[Window, Tensor, Tensor]]:
@@ -123,11 +125,17 @@ class SlidingWindows:
             total[(slice(None), *window)] += compare(features) * weight
         return total[self._cropped()]
 
-    def padded(self, array: Tensor) -> Tensor:
-        """(K, X, Y, Z) of the scan on the padded grid; 0 in the padding."""
-        result = array.new_zeros(array.shape[0], *self.image.shape[1:])
-        result[self._cropped()] = array
-        return result
+    def inside(self, window: Window) -> tuple[Window, Window]:
+        """The part of a window that is no padding: its place in the window, and its place in the scan."""
+        within, place = [], []
+        for part, crop in zip(window, self.crop[1:], strict=True):
+            if isinstance(part, int):
+                place.append(part - crop.start)
+                continue
+            first, end = max(part.start, crop.start), min(part.stop, crop.stop)
+            within.append(slice(first - part.start, end - part.start))
+            place.append(slice(first - crop.start, end - crop.start))
+        return tuple(within), tuple(place)
 
     def _cropped(self) -> tuple[slice, ...]:
         return (slice(None), *self.crop[1:])

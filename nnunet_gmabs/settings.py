@@ -17,6 +17,7 @@ from nnunet_gmabs.errors import InputError
 
 ENVIRONMENT_VARIABLE = "nnUNet_gmabs_config"
 DATASET_FILE = "gmabs.yaml"
+MAY_CHANGE = ("num_epochs", "save_every", "generalist.cache_gib")  # between the runs of one training
 
 
 def resolve(base: GMABSConfig, dataset_folder: str | os.PathLike | None) -> tuple[GMABSConfig, list[str]]:
@@ -153,13 +154,14 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def refuse_other_settings(stored: Mapping[str, Any], config: GMABSConfig, checkpoint: str) -> None:
     """Raise InputError naming each setting in which a resumed training would differ from its start.
 
-    num_epochs may grow (the methods' schedules keep the length of the start), save_every may change.
+    num_epochs may grow (the methods' schedules keep the length of the start); save_every and the size of the cache,
+    which change no result, may change.
     """
     old, new = flatten(stored), flatten(config)
     lines = [
         f"  {name}: {old.get(name, 'not there')!r} -> {new.get(name, 'not there')!r}"
         for name in sorted(old.keys() | new.keys())
-        if name not in ("num_epochs", "save_every") and old.get(name, "not there") != new.get(name, "not there")
+        if name not in MAY_CHANGE and old.get(name, "not there") != new.get(name, "not there")
     ]
     if new["num_epochs"] < old["num_epochs"]:
         lines.append(f"  num_epochs: {old['num_epochs']} -> {new['num_epochs']} (may only grow)")

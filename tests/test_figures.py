@@ -34,7 +34,7 @@ def test_dice_is_of_counts_summed_over_scans():
 
 
 def figures(**changes):
-    values = {"slices": 4, "masks": 5, "quality": 0.8, "views_agree": 0.5, "teacher_agrees": 0.6, "changed": nan}
+    values = {"slices": 4, "encoded": 3, "masks": 5, "quality": 0.8, "views_agree": 0.5, "teacher_agrees": 0.6, "changed": nan}
     return ScanFigures(**(values | changes))
 
 
@@ -47,6 +47,7 @@ def test_summary_of_a_round():
     assert {name: round(value, 12) for name, value in result.items()} == {
         "scans": 3,
         "slices": 9,
+        "encoded": 9,
         "masks": 10,
         "quality": 0.6,
         "views_agree": 0.5,

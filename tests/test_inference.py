@@ -86,13 +86,17 @@ def test_a_2d_network_sees_every_slice_of_the_first_axis():
     assert windows.probs().shape == (3, 5, 9, 12)
 
 
-def test_what_is_put_on_the_padded_grid_comes_back():
-    windows = SlidingWindows(torch.zeros(2, 5, 9, 3), Pointwise(), PATCH, CPU)
-    values = torch.rand(4, 5, 9, 3)
-    padded = windows.padded(values)
-    assert padded.shape == (4, 8, 9, 8)
-    torch.testing.assert_close(padded[windows._cropped()], values)
-    torch.testing.assert_close(padded.sum(), values.sum())
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_window_knows_its_place_in_the_scan(dimensions):
+    values = torch.arange(1.0, 136).view(1, 5, 9, 3)
+    windows = SlidingWindows(values, unet(dimensions), PATCH[:dimensions], CPU)
+    seen = torch.zeros(5, 9, 3)
+    for window in windows.windows:
+        within, place = windows.inside(window)
+        torch.testing.assert_close(windows.image[0][window][within], values[0][place])
+        assert windows.image[0][window].sum() == values[0][place].sum()
+        seen[place] += 1
+    assert (seen > 0).all()
 
 
 def test_a_network_without_segmentation_layers_is_named():

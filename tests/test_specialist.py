@@ -27,8 +27,12 @@ def test_windows_give_what_the_whole_scan_gives(image):
     torch.testing.assert_close(torch.from_numpy(specialist.probs), probs)
     np.testing.assert_array_equal(specialist.labels, similarity.argmax(0))
     two = similarity.topk(2, 0).values
-    own = torch.from_numpy(specialist.margin).gather(0, similarity.argmax(0)[None])[0]
-    torch.testing.assert_close(own, two[0] - two[1], atol=1e-5, rtol=1e-3)
+    for axis in range(3):
+        index = image.shape[axis + 1] - 2
+        margin = torch.from_numpy(specialist.margin(axis, index))
+        best, other = (value.select(axis, index) for value in two)
+        torch.testing.assert_close(margin.amax(0), best - other, atol=1e-5, rtol=1e-3)
+        assert (margin.argmax(0) == similarity.argmax(0).select(axis, index)).all()
 
 
 def test_features_kept_or_computed_again_give_the_same_bits(image):
@@ -36,7 +40,7 @@ def test_features_kept_or_computed_again_give_the_same_bits(image):
     kept, again = (
         specialist_of(SlidingWindows(image, network, PATCH, CPU, features_bytes=size)) for size in (1 << 20, 0)
     )
-    for name in ("probs", "labels", "margin"):
+    for name in ("probs", "labels", "similarity", "present"):
         np.testing.assert_array_equal(getattr(kept, name), getattr(again, name))
 
 
@@ -51,7 +55,8 @@ def test_a_class_that_is_nowhere_has_no_prototype_and_no_voxel():
     image = torch.from_numpy(scene(classes=1))
     specialist = specialist_of(SlidingWindows(image, Rounding(), PATCH, CPU))
     np.testing.assert_array_equal(specialist.labels, scene(classes=1)[0])
-    assert np.isfinite(specialist.margin).all()
+    assert specialist.present.tolist() == [True, True, False]
+    assert all(np.isfinite(specialist.margin(axis, 2)).all() for axis in range(3))
 
 
 def test_prototypes_from_elsewhere_are_used():
@@ -68,6 +73,6 @@ def test_voxels_that_nobody_drew_are_in_no_prototype():
     labels = torch.full((4, 4, 4), IGNORE)
     labels[0, 0, 0], labels[1, 0, 0], labels[1, 0, 1] = 1, 1, 2  # one voxel that looks like 2 is drawn as 1
     sums = PrototypeSums(3)
-    add_to_sums(sums, SlidingWindows(image, Rounding(), PATCH, CPU), torch.ones(3, 4, 4, 4), labels)
+    add_to_sums(sums, SlidingWindows(image, Rounding(), PATCH, CPU), None, labels)
     one, two = torch.tensor([0.2, 1.2, 0.2]), torch.tensor([0.0, 0.2, 1.2])
     torch.testing.assert_close(sums.prototypes(), torch.stack([torch.zeros(3), (one + two) / 2, two]))

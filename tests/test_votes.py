@@ -14,13 +14,18 @@ AXES = pytest.mark.parametrize("axis", [0, 1, 2])
 
 def specialist_of(labels, classes=3):
     one_hot = (labels == np.arange(classes)[:, None, None, None]).astype(np.float32)
-    return Specialist(one_hot, labels, one_hot)
+    return Specialist(one_hot, one_hot, np.ones(classes, bool), labels)
 
 
 def vote(generalist, labels, axis, **more):
     rng = np.random.default_rng(0)
-    options = {"max_outward": 0.0} | more
-    return view_votes(generalist, ScanImages(labels[None], (1.0,) * 3), specialist_of(labels), axis, rng, **options)
+    images = ScanImages(labels[None], (1.0,) * 3)
+    options = {"max_outward": 0.0, "encode": own_encoder(generalist, images)} | more
+    return view_votes(generalist, images, specialist_of(labels), axis, rng, **options)
+
+
+def own_encoder(generalist, images):
+    return lambda axis, indices: (generalist.encode_many([images.slice(axis, i) for i in indices]), len(indices))
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def test_no_prompt_no_mask_and_no_slice_encoded(labels, axis):
     generalist = BoxGeneralist()
     votes = vote(generalist, labels, axis)
     with_prompt = np.flatnonzero((labels > 0).any(axis=tuple({0, 1, 2} - {axis})))
-    assert votes.slices == generalist.encoded == len(with_prompt)
+    assert votes.slices == votes.encoded == generalist.encoded == len(with_prompt)
     assert len(votes.qualities) == generalist.asked
     without = np.delete(np.moveaxis(votes.masks, axis + 1, 0), with_prompt, 0)
     assert not without.any()
@@ -87,7 +92,8 @@ def test_slices_of_elongated_pixels_are_shown_square_and_masks_come_back(labels)
             return list(slices)
 
     images = ScanImages(labels[None], (3.0, 1.0, 1.0))
-    votes = view_votes(Watching(), images, specialist_of(labels), 1, np.random.default_rng(0), 0.0)
+    encode, rng = own_encoder(Watching(), images), np.random.default_rng(0)
+    votes = view_votes(Watching(), images, specialist_of(labels), 1, rng, encode, 0.0)
     assert set(shown) == {(15, 7, 3)}
     np.testing.assert_array_equal(votes.masks[1], boxes(labels, 2, 1))
 
@@ -97,11 +103,12 @@ def test_embeddings_may_come_from_elsewhere(labels):
 
     def encode(axis, indices):
         calls.append((axis, indices))
-        return [np.zeros((*np.take(labels, 0, axis).shape, 3), np.uint8) for _ in indices]
+        return [np.zeros((*np.take(labels, 0, axis).shape, 3), np.uint8) for _ in indices], 4
 
     generalist = BoxGeneralist()
     votes = vote(generalist, labels, 2, encode=encode)
     assert calls == [(2, [1, 2, 3, 4, 5, 6])] and generalist.encoded == 0
+    assert (votes.slices, votes.encoded) == (6, 4)
     np.testing.assert_array_equal(votes.masks[0], boxes(labels, 1, 2))
 
 

@@ -42,21 +42,20 @@ def write_pseudo_labels(
         identifier: of the scan.
         labels: (X, Y, Z) int, the ignore label where nothing is known.
         figures: plain values that belong to the scan, kept with it.
+
+    Raises:
+        OSError: the disk is full, or the like.
     """
     import blosc2
 
     path = round_folder(folder, number) / f"{identifier}.b2nd"
     path.parent.mkdir(parents=True, exist_ok=True)
 
-    def write(temporary: Path) -> None:
-        array = blosc2.asarray(
-            np.ascontiguousarray(labels.astype(np.int16)),
-            urlpath=str(temporary),
-            cparams={"codec": blosc2.Codec.LZ4, "clevel": 5, "nthreads": 1},
-        )
-        array.schunk.vlmeta["gmabs"] = {"format": FORMAT, "round": number, "figures": figures}
-
-    replace_atomically(path, write)
+    cparams = {"codec": blosc2.Codec.LZ4, "clevel": 5, "nthreads": 1}
+    array = blosc2.asarray(np.ascontiguousarray(labels.astype(np.int16)), cparams=cparams)
+    array.schunk.vlmeta["gmabs"] = {"format": FORMAT, "round": number, "figures": figures}
+    content = array.to_cframe()  # written by Python, which says so when the disk is full
+    replace_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def read_pseudo_labels(path: Path, shape: Sequence[int] | None = None) -> blosc2.NDArray:
@@ -139,6 +138,11 @@ def newest_pseudo_labels(folder: Path, identifier: str, shape: Sequence[int]) ->
                     raise
                 return None
     return None
+
+
+def remove_round(folder: Path, number: int) -> None:
+    """Delete what there is of a round that is not complete."""
+    shutil.rmtree(round_folder(folder, number), ignore_errors=True)
 
 
 def remove_rounds_before(folder: Path, number: int) -> None:

@@ -151,7 +151,7 @@ class EmbeddingCache:
             raise ValueError("it belongs to another slice, model or version")
         if zlib.crc32(content) != header["crc32"]:
             raise ValueError("its content has changed")
-        return np.frombuffer(content, dtype=np.float16).reshape(header["shape"])
+        return np.frombuffer(content, dtype=np.float16).reshape(header["shape"]).copy()  # may be written to
 
     @staticmethod
     def _measure(folder: Path) -> int:

@@ -17,6 +17,7 @@ class ScanFigures:
 
     Attributes:
         slices: with a prompt, over all views.
+        encoded: of them, that the generalist's encoder has seen; the others' embeddings were known.
         masks: that the generalist gave.
         quality: mean predicted quality of the masks, NaN for none.
         views_agree: share of the voxels any view gave to a foreground class that all views gave to it, mean of classes.
@@ -27,6 +28,7 @@ class ScanFigures:
     """
 
     slices: int
+    encoded: int
     masks: int
     quality: float
     views_agree: float
@@ -73,6 +75,7 @@ def summary(figures: Sequence[ScanFigures]) -> dict[str, float]:
     result: dict[str, float] = {
         "scans": len(figures),
         "slices": sum(f.slices for f in figures),
+        "encoded": sum(f.encoded for f in figures),
         "masks": sum(f.masks for f in figures),
     }
     for name in ("quality", "views_agree", "teacher_agrees", "changed"):

@@ -15,13 +15,14 @@ from nnunet_gmabs.config import RelabelConfig
 from nnunet_gmabs.data import pseudo_labels
 from nnunet_gmabs.data.expert import decode, read_expert
 from nnunet_gmabs.generalist import fusion
+from nnunet_gmabs.generalist.embeddings import EmbeddingCache
 from nnunet_gmabs.generalist.figures import ScanFigures, mean_dice, one_hot, overlap_counts, summary
 from nnunet_gmabs.generalist.images import ScanImages
 from nnunet_gmabs.generalist.models import Generalist
 from nnunet_gmabs.generalist.prototypes import PrototypeSums
-from nnunet_gmabs.generalist.specialist import add_to_sums, specialist_of
+from nnunet_gmabs.generalist.specialist import Specialist, add_to_sums, specialist_of
 from nnunet_gmabs.generalist.views import view_axes
-from nnunet_gmabs.generalist.votes import Encode, Example, view_votes
+from nnunet_gmabs.generalist.votes import Encode, Example, ScanVotes, view_votes
 from nnunet_gmabs.inference import SlidingWindows
 
 Progress = Callable[[Sequence[str]], Iterable[str]]
@@ -73,7 +74,7 @@ class Relabeller:
         seed: of the prompts; with round, scan and axis it decides them, so that a round can be resumed anywhere.
         channel: of the image, that the generalist sees.
         window: of that channel, see ScanImages.
-        embeddings: (identifier, images) -> embeddings from a cache; None: the generalist encodes each time.
+        cache: keeps the embeddings of slices; None: the generalist encodes each time.
     """
 
     generalist: Generalist | None
@@ -83,13 +84,17 @@ class Relabeller:
     seed: int
     channel: int = 0
     window: tuple[float, float] | None = None
-    embeddings: Callable[[str, ScanImages], Encode] | None = None
+    cache: EmbeddingCache | None = None
 
     def asking(
-        self, generalist: Generalist, channel: int = 0, window: tuple[float, float] | None = None
+        self,
+        generalist: Generalist,
+        channel: int = 0,
+        window: tuple[float, float] | None = None,
+        cache: EmbeddingCache | None = None,
     ) -> Relabeller:
-        """The same with a generalist, and what it is shown."""
-        return replace(self, generalist=generalist, channel=channel, window=window)
+        """The same with a generalist, what it is shown, and where its embeddings are kept."""
+        return replace(self, generalist=generalist, channel=channel, window=window, cache=cache)
 
     def on(self, scans: Scans) -> Relabeller:
         """The same for other scans."""
@@ -137,63 +142,62 @@ class Relabeller:
             windows = self.scans.windows(network, identifier)
             probs = windows.probs(keep_features=True)
             sums = sums or PrototypeSums(len(probs))
-            add_to_sums(sums, windows, torch.ones_like(probs), torch.from_numpy(self.scans.expert(identifier)))
+            add_to_sums(sums, windows, None, torch.from_numpy(self.scans.expert(identifier)))
         assert sums is not None
         return sums.prototypes()
 
     def scan(self, network: nn.Module, identifier: str, number: int, prototypes: Tensor | None = None) -> list[Example]:
         """Label one scan and write its file; a few slices to look at."""
         specialist = specialist_of(self.scans.windows(network, identifier), prototypes)
-        expert = self.scans.expert(identifier)
-        drawn, classes = expert != self.scans.ignore_label, len(specialist.probs) - 1
-        slices, expert_views = 0, {}
-        qualities: list[float] = []
-        examples: list[Example] = []
-        counts = np.zeros((classes, *expert.shape), np.uint8)
+        teacher, expert = specialist.probs.argmax(0).astype(np.int16), self.scans.expert(identifier)
+        votes = self.votes(specialist, expert, identifier, number)
+        if votes.axes:
+            fused = fusion.fuse_counts(votes.counts, specialist.probs[1:], len(votes.axes), self.settings.fusion)
+        else:
+            fused = specialist.labels
+        labels = fusion.where_both_agree(fused, teacher, self.scans.ignore_label) if self.careful else fused
+        labels = fusion.keep_expert_labels(labels, expert, self.scans.ignore_label)
+        figures = self.scan_figures(votes, fused, teacher, expert, self.changed(identifier, number, labels))
+        pseudo_labels.write_pseudo_labels(self.folder, number, identifier, labels, asdict(figures))
+        return votes.examples
+
+    @property
+    def careful(self) -> bool:
+        """Whether only voxels on which generalist and specialist agree are learned from."""
+        return self.settings.trust == "agreement"
+
+    def votes(self, specialist: Specialist, expert: np.ndarray, identifier: str, number: int) -> ScanVotes:
+        """What the generalist makes of one scan; without a generalist, or without a good view, no view votes."""
+        votes = ScanVotes(np.zeros((len(specialist.probs) - 1, *expert.shape), np.uint8))
         axes = self.axes(identifier, number)
         if self.generalist is None or not axes:
-            fused, agree = specialist.labels.astype(np.int16), float("nan")
-        else:
-            images = self.images(identifier)
-            for axis in axes:
-                votes = view_votes(
-                    self.generalist,
-                    images,
-                    specialist,
-                    axis,
-                    self.rng(identifier, number, axis),
-                    self.settings.box_outward,
-                    self.settings.min_quality,
-                    self.embeddings(identifier, images) if self.embeddings else None,
-                    identifier,
-                )
-                slices, qualities = slices + votes.slices, qualities + votes.qualities
-                examples += votes.examples
-                counts += votes.masks
-                if drawn.any():
-                    expert_views[str(axis)] = overlap_counts(votes.masks, expert, drawn)
-            fused = fusion.fuse_counts(counts, specialist.probs[1:], len(axes), self.settings.fusion)
-            agree = _finite_mean(fusion.view_agreement(counts, len(axes)))
-        teacher = specialist.probs.argmax(0)
-        every = np.ones(expert.shape, bool)
-        figures = ScanFigures(
-            slices=slices,
-            masks=len(qualities),
-            quality=_finite_mean(np.array(qualities)),
-            views_agree=agree,
-            teacher_agrees=mean_dice([overlap_counts(one_hot(fused, classes), teacher, every)]),
-            changed=float("nan"),
-            expert_views=expert_views,
-            expert_fused=overlap_counts(one_hot(fused, classes), expert, drawn) if drawn.any() else [],
+            return votes
+        images = self.images(identifier)
+        drawn = expert != self.scans.ignore_label
+        settings = self.settings
+        for axis in axes:
+            rng, encode = self.rng(identifier, number, axis), self.encode(images)
+            options = settings.box_outward, settings.min_quality, identifier
+            view = view_votes(self.generalist, images, specialist, axis, rng, encode, *options)
+            votes.add(axis, view, overlap_counts(view.masks, expert, drawn) if drawn.any() else None)
+        return votes
+
+    def scan_figures(
+        self, votes: ScanVotes, fused: np.ndarray, teacher: np.ndarray, expert: np.ndarray, changed: float
+    ) -> ScanFigures:
+        """The figures of one scan, from what the generalist, the teacher and the expert say."""
+        drawn, masks = expert != self.scans.ignore_label, one_hot(fused, len(votes.counts))
+        return ScanFigures(
+            slices=votes.slices,
+            encoded=votes.encoded,
+            masks=len(votes.qualities),
+            quality=_finite_mean(np.array(votes.qualities)),
+            views_agree=_finite_mean(fusion.view_agreement(votes.counts, len(votes.axes))),
+            teacher_agrees=mean_dice([overlap_counts(masks, teacher, np.ones(teacher.shape, bool))]),
+            changed=changed,
+            expert_views=votes.expert_counts,
+            expert_fused=overlap_counts(masks, expert, drawn) if drawn.any() else [],
         )
-        if self.settings.trust == "agreement":
-            fused = fusion.where_both_agree(fused, teacher, self.scans.ignore_label)
-        labels = fusion.keep_expert_labels(fused, expert, self.scans.ignore_label)
-        changed = self.changed(identifier, number, labels)
-        pseudo_labels.write_pseudo_labels(
-            self.folder, number, identifier, labels, asdict(figures) | {"changed": changed}
-        )
-        return examples
 
     def axes(self, identifier: str, number: int) -> list[int]:
         """Axes whose views vote; in unlabelled scans not those that disagree with the expert in the labelled ones."""
@@ -215,6 +219,20 @@ class Relabeller:
             self.generalist.wants_neighbours,
             identifier,
         )
+
+    def encode(self, images: ScanImages) -> Encode:
+        """Embeddings of the slices of one scan, and how many of them were computed, not read."""
+        generalist, cache = self.generalist, self.cache
+        assert generalist is not None
+
+        def encode(axis: int, indices: list[int]) -> tuple[list[np.ndarray], int]:
+            slices = [images.slice(axis, index) for index in indices]
+            if cache is None:
+                return generalist.encode_many(slices), len(slices) * generalist.has_encoder
+            before = cache.misses
+            return cache.encode(generalist, slices), cache.misses - before
+
+        return encode
 
     def rng(self, identifier: str, number: int, axis: int) -> np.random.Generator:
         """Of the prompts of one view in one round."""

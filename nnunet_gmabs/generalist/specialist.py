@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nnunet_gmabs.generalist import views
 from nnunet_gmabs.generalist.prototypes import (
     PrototypeSums,
     cosine_margin,
@@ -20,17 +21,24 @@ from nnunet_gmabs.inference import SlidingWindows
 
 @dataclass(frozen=True)
 class Specialist:
-    """What the network says about one scan, on the training grid.
+    """What the network says about one scan, on the training grid: two arrays of classes x voxels, no more.
 
     Attributes:
         probs: (C, X, Y, Z) float32.
-        labels: (X, Y, Z) int, the class whose prototype a voxel's features are most like.
-        margin: (C, X, Y, Z) float32, cosine to the class minus the highest cosine to another one.
+        similarity: (C, X, Y, Z) float32, cosine of a voxel's features to each class's prototype.
+        present: (C,) bool, classes with a prototype.
+        labels: (X, Y, Z) int16, the class with a prototype whose cosine is highest.
     """
 
     probs: np.ndarray
+    similarity: np.ndarray
+    present: np.ndarray
     labels: np.ndarray
-    margin: np.ndarray
+
+    def margin(self, axis: int, index: int) -> np.ndarray:
+        """(C, H, W) of one slice: cosine to the class minus the highest cosine to another one."""
+        similarity = torch.from_numpy(views.take_slice(self.similarity, axis, index))
+        return cosine_margin(similarity, torch.from_numpy(self.present)).numpy()
 
 
 def specialist_of(windows: SlidingWindows, prototypes: Tensor | None = None) -> Specialist:
@@ -50,19 +58,22 @@ def specialist_of(windows: SlidingWindows, prototypes: Tensor | None = None) -> 
         prototypes = sums.prototypes()
     similarity = windows.averaged(len(prototypes), lambda features: cosine_similarity(features, prototypes))
     present = has_prototype(prototypes)
-    margin = cosine_margin(similarity, present)
-    return Specialist(probs.numpy(), nearest_prototype(similarity, present).numpy(), margin.numpy())
+    labels = np.stack([nearest_prototype(plane, present).numpy().astype(np.int16) for plane in similarity.unbind(1)])
+    return Specialist(probs.numpy(), similarity.numpy(), present.numpy(), labels)
 
 
-def add_to_sums(sums: PrototypeSums, windows: SlidingWindows, probs: Tensor, labels: Tensor) -> None:
+def add_to_sums(sums: PrototypeSums, windows: SlidingWindows, probs: Tensor | None, labels: Tensor) -> None:
     """Add one scan to c_k = sum_v 1[y_v = k] p_k(v) F_v / sum_v 1[y_v = k] p_k(v).
 
     Args:
         sums: gets the features of every window, each with its share in the voxel.
         windows: of the scan.
-        probs: (C, X, Y, Z), weights.
+        probs: (C, X, Y, Z), weights; None: all are 1.
         labels: (X, Y, Z) int; other values than 0..C-1 belong to no class.
     """
-    weights = windows.padded(torch.stack([probs[k] * (labels == k) for k in range(len(probs))]))
+    classes = torch.arange(len(sums.weights))
     for window, share, features in windows.each_features():
-        sums.add(features, weights[(slice(None), *window)] * share)
+        inside, place = windows.inside(window)
+        own = labels[place] == classes.view(-1, *[1] * features[0][inside].ndim)
+        weights = own * share[inside]
+        sums.add(features[(slice(None), *inside)], weights if probs is None else weights * probs[(slice(None), *place)])

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nnunet_gmabs.generalist import views
+from nnunet_gmabs.generalist.figures import Counts
 from nnunet_gmabs.generalist.images import ScanImages
 from nnunet_gmabs.generalist.models import Generalist
 from nnunet_gmabs.generalist.prompts import Prompt, prompt_from_region
 from nnunet_gmabs.generalist.specialist import Specialist
 
-Encode = Callable[[int, list[int]], list[np.ndarray]]
-"""Embeddings of the slices of one scan, from (axis, indices): the generalist's own, or a cache's."""
+Encode = Callable[[int, list[int]], tuple[list[np.ndarray], int]]
+"""From (axis, indices) the embeddings of a scan's slices, and how many of them had to be computed."""
 SLICES_AT_ONCE = 32
 EXAMPLES = 2  # of each view
 
@@ -44,13 +45,44 @@ class ViewVotes:
         masks: (K, X, Y, Z) bool, one for each foreground class.
         qualities: predicted quality of each mask that it gave.
         slices: how many slices had a prompt.
+        encoded: how many of them the generalist's encoder has seen; 0 where it has none.
         examples: a few of them, to be looked at.
     """
 
     masks: np.ndarray
     qualities: list[float] = field(default_factory=list)
     slices: int = 0
+    encoded: int = 0
     examples: list[Example] = field(default_factory=list)
+
+
+@dataclass
+class ScanVotes:
+    """All views of a scan added up.
+
+    Attributes:
+        counts: (K, X, Y, Z) uint8, how many views gave the voxel to each foreground class.
+        axes: whose views have voted.
+        expert_counts: axis -> counts of that view's masks against the voxels that the expert drew (figures.py).
+        slices, encoded, qualities, examples: as of ViewVotes.
+    """
+
+    counts: np.ndarray
+    axes: list[int] = field(default_factory=list)
+    expert_counts: dict[str, Counts] = field(default_factory=dict)
+    slices: int = 0
+    encoded: int = 0
+    qualities: list[float] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+
+    def add(self, axis: int, view: ViewVotes, expert_counts: Counts | None) -> None:
+        """Take in one view; expert_counts is None in a scan without expert voxels."""
+        self.counts += view.masks
+        self.axes.append(axis)
+        self.slices, self.encoded = self.slices + view.slices, self.encoded + view.encoded
+        self.qualities, self.examples = self.qualities + view.qualities, self.examples + view.examples
+        if expert_counts is not None:
+            self.expert_counts[str(axis)] = expert_counts
 
 
 @dataclass(frozen=True)
@@ -65,9 +97,8 @@ class Question:
 def questions(specialist: Specialist, axis: int, rng: np.random.Generator, max_outward: float) -> Iterator[Question]:
     """A prompt for each slice and foreground class that the specialist sees there, slices in order."""
     for index in views.slices_with(specialist.labels > 0, axis):
-        labels, margin, probs = (
-            views.take_slice(array, axis, index) for array in (specialist.labels, specialist.margin, specialist.probs)
-        )
+        labels, probs = (views.take_slice(array, axis, index) for array in (specialist.labels, specialist.probs))
+        margin = specialist.margin(axis, int(index))
         for label in range(1, len(probs)):
             prompt = prompt_from_region(labels == label, margin[label], rng, max_outward, prior=probs[label])
             if prompt is not None:
@@ -80,9 +111,9 @@ def view_votes(
     specialist: Specialist,
     axis: int,
     rng: np.random.Generator,
+    encode: Encode,
     max_outward: float = 0.1,
     min_quality: float = 0.0,
-    encode: Encode | None = None,
     name: str = "",
 ) -> ViewVotes:
     """Masks along one axis: no prompt, no mask; masks below min_quality do not vote.
@@ -93,12 +124,11 @@ def view_votes(
         specialist: asks.
         axis: of the slices.
         rng: draws the boxes; its state after the call depends on the specialist alone.
+        encode: embeddings of slices, some at a time, and only of those with a prompt.
         max_outward: see prompt_from_region.
         min_quality: in [0, 1].
-        encode: embeddings of slices; None: the generalist's own.
         name: of the scan, for the examples.
     """
-    encode = encode or (lambda a, indices: generalist.encode_many([images.slice(a, i) for i in indices]))
     votes = ViewVotes(np.zeros((len(specialist.probs) - 1, *specialist.labels.shape), bool))
     asked: dict[int, list[Question]] = {}
     for question in questions(specialist, axis, rng, max_outward):
@@ -109,7 +139,8 @@ def view_votes(
     for start in range(0, len(slices), SLICES_AT_ONCE):
         part = slices[start : start + SLICES_AT_ONCE]
         prompts = [[images.to_square(axis, q.prompt) for q in qs] for _, qs in part]
-        embeddings = encode(axis, [index for index, _ in part])
+        embeddings, encoded = encode(axis, [index for index, _ in part])
+        votes.encoded += encoded
         answers = generalist.segment_many(list(zip(embeddings, prompts, strict=True)))
         for (index, qs), own, (masks, qualities) in zip(part, prompts, answers, strict=True):
             for question, mask, quality in zip(qs, images.from_square(axis, masks), qualities, strict=True):

@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import blosc2
 import numpy as np
 
-from nnunet_gmabs.data.expert import expert_file
-from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.generalist.images import plan_window
-from nnunet_gmabs.generalist.models import generalist_of
+from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans
 from nnunet_gmabs.generalist.relabel import Relabeller, Scans
 
 if TYPE_CHECKING:
@@ -30,16 +26,14 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
     settings = trainer.config.generalist
     if settings is None:
         return relabeller
-    schemes = trainer.configuration_manager.normalization_schemes
-    if settings.channel >= len(schemes):
-        raise InputError(
-            f"generalist.channel is {settings.channel}, but the scans have channels 0 to {len(schemes) - 1}; "
-            "choose one of them"
-        )
-    intensities = trainer.plans_manager.foreground_intensity_properties_per_channel.get(str(settings.channel))
-    window = plan_window(schemes[settings.channel], intensities, settings.window_low, settings.window_high)
-    generalist = generalist_of(settings, trainer.device)
-    return relabeller.asking(generalist, settings.channel, window)
+    return asking(
+        relabeller,
+        settings,
+        trainer.plans_manager,
+        trainer.configuration_manager,
+        Path(trainer.preprocessed_dataset_folder_base),
+        trainer.print_to_log_file,
+    )
 
 
 def training_scans(trainer: nnUNetTrainerGMABS) -> Scans:
@@ -49,14 +43,12 @@ def training_scans(trainer: nnUNetTrainerGMABS) -> Scans:
     if most is not None and most < len(unlabelled):
         rng = np.random.default_rng(trainer.entropy)
         unlabelled = sorted(rng.choice(unlabelled, most, replace=False).tolist())
-    configuration = trainer.configuration_manager
-    return Scans(
-        labelled=trainer.scans.labelled,
-        unlabelled=unlabelled,
-        image=lambda identifier: blosc2.open(urlpath=str(folder / f"{identifier}.b2nd"), mode="r")[:],
-        expert_file=lambda identifier: expert_file(folder.parent, folder.name, identifier, trainer.own_expert),
-        spacing_mm=configuration.spacing,
-        patch_size=configuration.patch_size,
-        ignore_label=trainer.label_manager.ignore_label,
-        device=trainer.device,
+    return preprocessed_scans(
+        folder,
+        trainer.scans.labelled,
+        unlabelled,
+        trainer.configuration_manager,
+        trainer.label_manager.ignore_label,
+        trainer.device,
+        trainer.own_expert,
     )
