@@ -96,22 +96,25 @@ def transform_object(cut: CutOut, drawn: ObjectTransform, spacing: Sequence[floa
     spacing_mm, shape = np.asarray(spacing, float), np.array(cut.alpha.shape)
     corners = np.stack(np.meshgrid(*((-n / 2, n / 2) for n in shape * spacing_mm), indexing="ij")).reshape(3, -1)
     reach = np.abs(np.linalg.inv(drawn.matrix) @ corners).max(1) + np.abs(drawn.displacement).max()
-    half = np.ceil(reach / spacing_mm).astype(int)
-    index = np.indices(tuple(2 * half + 1))
-    offset = (index - half.reshape(3, 1, 1, 1)) * spacing_mm.reshape(3, 1, 1, 1)
-    at_control = index / np.maximum(2 * half, 1).reshape(3, 1, 1, 1) * (CONTROL_POINTS - 1)
+    # as many voxels more on either side as are needed: an unchanged object keeps its own grid
+    sides = shape + 2 * np.maximum(np.ceil(reach / spacing_mm - shape / 2 - 1e-6), 0).astype(int)
+    column = (3, 1, 1, 1)
+    index = np.indices(tuple(sides))
+    offset = (index - (sides.reshape(column) - 1) / 2) * spacing_mm.reshape(column)
+    at_control = index / np.maximum(sides - 1, 1).reshape(column) * (CONTROL_POINTS - 1)
     source = np.tensordot(drawn.matrix, offset, 1)
     if drawn.displacement.any():
         source += np.stack([ndimage.map_coordinates(d, at_control, order=1) for d in drawn.displacement])
-    source = source / spacing_mm.reshape(3, 1, 1, 1) + (shape.reshape(3, 1, 1, 1) - 1) / 2
-    alpha = ndimage.map_coordinates(cut.alpha, source, order=1, cval=0.0)
+    source = source / spacing_mm.reshape(column) + (shape.reshape(column) - 1) / 2
+    # grid-constant: a voxel reaches half its size beyond its middle, at the box's border, too
+    alpha = ndimage.map_coordinates(cut.alpha, source, order=1, mode="grid-constant")
     box = _where(alpha > 0)
     source = source[(slice(None), *box)]
     image = np.stack([ndimage.map_coordinates(channel, source, order=1, mode="nearest") for channel in cut.image])
-    labels = ndimage.map_coordinates(cut.labels, source, order=0, cval=unknown)
+    labels = ndimage.map_coordinates(cut.labels, source, order=0, mode="grid-constant", cval=unknown)
     mean = image.mean((1, 2, 3), keepdims=True) if image.size else 0.0
-    column = (-1, 1, 1, 1)
-    image = (image - mean) * drawn.gain.reshape(column) + mean + drawn.bias.reshape(column)
+    gain, bias = drawn.gain.reshape(-1, 1, 1, 1), drawn.bias.reshape(-1, 1, 1, 1)
+    image = (image - mean) * gain + mean + bias
     return replace(cut, image=image.astype(np.float32), labels=labels, alpha=alpha[box])
 
 
