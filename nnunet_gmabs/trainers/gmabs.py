@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from tqdm import tqdm
 
 from nnunet_gmabs.config import GM_ABS, GMABSConfig, NoiseTolerantConfig, RelabelConfig
 from nnunet_gmabs.data import pseudo_labels
+from nnunet_gmabs.generalist.votes import Example
 from nnunet_gmabs.learning.noise_tolerant import noise_tolerant_loss
 from nnunet_gmabs.learning.schedules import noise_tolerant_weight, rounds_due
 from nnunet_gmabs.report.prompts import draw_prompts
 from nnunet_gmabs.trainers import progress, relabelling
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+
+ROUND_STATE = ("round", "round_finished", "rounds_due", "specialist_dice")
 
 
 class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
@@ -57,6 +61,7 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
                 "trainer, or gmabs sparsify for a trial"
             )
         self.round, self.round_finished, self.rounds_due = 0, True, 0  # the last round begun, and whether it is done
+        self.specialist_dice: float | None = None  # when it began
         self.relabeller = relabelling.build(self)
         super().initialize()
 
@@ -122,31 +127,49 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         due = rounds_due(self.progress, first, settings.every, settings.until)
         if due > self.rounds_due and self.current_epoch < self.num_epochs:
             self.rounds_due, self.round, self.round_finished = due, self.round + 1, False
+            self.specialist_dice = self.held_out_dice()
             self.save_latest()
             self.run_round()
+
+    def held_out_dice(self) -> float | None:
+        """The teacher's last pseudo Dice on labelled scans that are not trained on; None where there are none."""
+        dice = self.history[-1]["pseudo_dice/teacher"] if self.history else math.nan
+        trained_on = set(self.scans.labelled) & set(self.scans.validation)
+        return dice if math.isfinite(dice) and not trained_on else None
 
     def run_round(self) -> None:
         """Relabel the training scans; then the checkpoint names the round, and the one before it goes."""
         relabeller = self.relabeller.on(relabelling.training_scans(self))
+        if hasattr(relabeller.generalist, "specialist_dice"):  # one that trusts good specialists more
+            relabeller.generalist.specialist_dice = self.specialist_dice  # type: ignore[union-attr]
         try:
             figures, examples = relabeller.run(self.teacher_module, self.round, self._progress_bar)
         except OSError as error:
             self.print_to_log_file(
                 f"WARNING: round {self.round} of relabelling failed ({error}); is the disk full? The training goes on "
-                "with the labels before"
+                "with the labels before, and tries again in the next round"
             )
+            pseudo_labels.remove_round(self.pseudo_labels, self.round)  # room for the next checkpoint
             return
         self.round_finished = True
         self.print_to_log_file(
             f"relabelled, round {self.round}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         )
-        if self.history:
-            self.history[-1] |= {f"round/{name}": value for name, value in figures.items()}
+        if self.history:  # what had to be encoded depends on other trainings, and is no part of this one's state
+            self.history[-1] |= {f"round/{name}": value for name, value in figures.items() if name != "encoded"}
             progress.write_log(Path(self.output_folder), self.history)
         if examples:
-            draw_prompts(Path(self.output_folder, f"prompts_round_{self.round:03d}.png"), examples)
+            self.draw(examples)
         self.save_latest()
         pseudo_labels.remove_rounds_before(self.pseudo_labels, self.round)
+
+    def draw(self, examples: Sequence[Example]) -> None:
+        """A picture of what the generalist saw; a training does not end for want of one."""
+        path = Path(self.output_folder, f"prompts_round_{self.round:03d}.png")
+        try:
+            draw_prompts(path, examples)
+        except OSError as error:
+            self.print_to_log_file(f"WARNING: {path} could not be written ({error})")
 
     def _progress_bar(self, identifiers: Sequence[str]) -> Iterable[str]:
         return tqdm(identifiers, f"relabelling, round {self.round}", unit=" scans", leave=False, disable=None)
@@ -155,12 +178,10 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
 
     def state(self) -> dict:
         """Also which round the training learns from."""
-        rounds = {"round": self.round, "round_finished": self.round_finished, "rounds_due": self.rounds_due}
-        return {**super().state(), "rounds": rounds}
+        return {**super().state(), "rounds": {name: getattr(self, name) for name in ROUND_STATE}}
 
     def load_state(self, state: dict) -> None:
         """Counterpart of state()."""
         super().load_state(state)
-        self.round, self.round_finished, self.rounds_due = (
-            state["rounds"][name] for name in ("round", "round_finished", "rounds_due")
-        )
+        for name in ROUND_STATE:
+            setattr(self, name, state["rounds"][name])
