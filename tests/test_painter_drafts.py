@@ -56,6 +56,9 @@ def test_painting_after_undo_forgets_what_could_be_redone(draft):
     assert (state.version, state.last) == (2, 2)
     assert state.actions == {"1": "brush", "2": "lasso"}
     assert np.array_equal(draft.mask(), THIRD) and not state.proposal_accepted
+    draft.step(-1, 2)
+    draft.step(-1, 1)
+    assert draft.save(SECOND, 0, "brush").actions == {"1": "brush"}
 
 
 def test_saving_the_same_again_after_a_lost_answer_changes_nothing(draft):

@@ -65,10 +65,9 @@ def crossing_values(
         known: (X, Y, Z) uint8, what earlier rounds have drawn, NOTHING elsewhere.
     """
     axis, index = plane
-    values = (
-        np.full(shape, NOTHING, np.uint8)[plane_index(plane)] if known is None else known[plane_index(plane)].copy()
-    )
     left = [a for a in range(3) if a != axis]
+    nothing = np.full([shape[a] for a in left], NOTHING, np.uint8)
+    values = nothing if known is None else known[plane_index(plane)].copy()
     for other in others:
         other_axis, other_index = other.plane
         if other_axis == axis:

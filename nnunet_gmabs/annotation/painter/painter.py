@@ -14,7 +14,6 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy as np
 from nnunet_gmabs.annotation.painter.claims import Claims
 from nnunet_gmabs.annotation.painter.compose import NOTHING, Painted, compose, crossing_values
 from nnunet_gmabs.annotation.painter.drafts import PlaneDraft, State
+from nnunet_gmabs.annotation.painter.material import Material
 from nnunet_gmabs.annotation.painter.refused import RefusedError
 from nnunet_gmabs.annotation.painter.scans import Scan
 from nnunet_gmabs.annotation.planes import Plane, plane_index
@@ -67,24 +67,19 @@ class Painter:
             raise InputError(f"{raw.folder / 'dataset.json'}: label {highest}; the painter knows labels up to 254")
         self.raw, self.annotator, self.propose, self.why_not = raw, annotator, propose, why_not
         self.request: Request = read_request(raw.folder, number)
+        self.material = Material(raw, self.request)
         self.folder = round_folder(raw.folder, number)
         self.drafts = self.folder / "drafts" / annotator
         self.claims = Claims(self.folder, annotator)
-        self.scan = lru_cache(maxsize=2)(self._read_scan)
-        self._proposal = lru_cache(maxsize=2)(self._read_proposal)
-        self._known = lru_cache(maxsize=2)(self._read_known)
         self._one_change = threading.Lock()  # requests arrive on several threads
 
     def requested(self, identifier: str) -> RequestedScan:
-        """What is asked of one scan.
+        """What is asked of one scan; see Material.requested."""
+        return self.material.requested(identifier)
 
-        Raises:
-            RefusedError: if the round does not have it.
-        """
-        for scan in self.request.scans:
-            if scan.identifier == identifier:
-                return scan
-        raise RefusedError(404, f"{identifier}: not asked for in round {self.request.round}")
+    def scan(self, identifier: str) -> Scan:
+        """The scan itself; see Material.scan."""
+        return self.material.scan(identifier)
 
     def state_of(self, identifier: str) -> tuple[str, str, float]:
         """Free, yours, claimed or finished; by whom; for how many seconds more."""
@@ -170,7 +165,7 @@ class Painter:
     def picture_of_crossings(self, identifier: str, plane: Plane) -> np.ndarray:
         """What this annotator's other planes and earlier rounds say on a plane; uint8, NOTHING elsewhere."""
         scan = self.scan(identifier)
-        values = crossing_values(plane, scan.shape, self._painted(identifier), self._known(identifier))
+        values = crossing_values(plane, scan.shape, self._painted(identifier), self.material.known(identifier))
         return scan.views[plane[0]].to_screen(values)
 
     def picture_of_proposal(self, identifier: str, plane: Plane) -> np.ndarray:
@@ -179,7 +174,7 @@ class Painter:
         Raises:
             RefusedError: if there is none.
         """
-        return self.scan(identifier).views[plane[0]].to_screen(self._proposal(identifier)[plane_index(plane)])
+        return self.scan(identifier).views[plane[0]].to_screen(self.material.proposal(identifier)[plane_index(plane)])
 
     def add_seconds(self, identifier: str, seconds: float) -> float:
         """Add active time to a scan; returns its sum. A claim is renewed by this sign of life, a finished scan not."""
@@ -244,31 +239,3 @@ class Painter:
         found = [(draft.state, plane, draft) for plane, draft in drafts]
         ordered = sorted(found, key=lambda entry: entry[0].edited)
         return [Painted(plane, draft.mask(state.version), state.done) for state, plane, draft in ordered]
-
-    def _read_scan(self, identifier: str) -> Scan:
-        self.requested(identifier)
-        scan = Scan(self.raw, identifier)
-        for plane in self.requested(identifier).planes:
-            if plane.index_orig >= scan.shape[plane.axis]:
-                raise InputError(
-                    f"{identifier}: plane {plane.plane} asked for, but the scan has shape {scan.shape}; "
-                    f"was the image exported again after round {self.request.round}?"
-                )
-        return scan
-
-    def _read_proposal(self, identifier: str) -> np.ndarray:
-        name = self.requested(identifier).proposal
-        if name is None:
-            raise RefusedError(404, "there is no proposal for this scan")
-        return self._on_our_grid(identifier, self.folder / name, self.ignore_label, 0)
-
-    def _read_known(self, identifier: str) -> np.ndarray | None:
-        """What earlier rounds have drawn, NOTHING elsewhere; None for a scan without labels."""
-        path = self.raw.label_path(identifier)
-        return self._on_our_grid(identifier, path, self.ignore_label, NOTHING) if path.is_file() else None
-
-    def _on_our_grid(self, identifier: str, path: Path, old: int, new: int) -> np.ndarray:
-        labels, _ = self.raw.read_labels(path)
-        if labels.shape != self.scan(identifier).shape:
-            raise InputError(f"{path}: shape {labels.shape}, the image has {self.scan(identifier).shape}")
-        return np.where(labels == old, new, labels).astype(np.uint8)
