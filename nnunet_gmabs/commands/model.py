@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +81,13 @@ class Model:
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         on_gpu = torch.cuda.is_available()
-        predictor = nnUNetPredictor(
-            device=torch.device("cuda" if on_gpu else "cpu"),
-            perform_everything_on_device=on_gpu,
-            use_mirroring=on_gpu,  # eight times the work, for scores that rank scans
-            allow_tqdm=False,
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # on a CPU it always says that there is no GPU
+            predictor = nnUNetPredictor(
+                device=torch.device("cuda" if on_gpu else "cpu"),
+                perform_everything_on_device=on_gpu,
+                use_mirroring=on_gpu,  # eight times the work, for scores that rank scans
+                allow_tqdm=False,
+            )
         predictor.initialize_from_trained_model_folder(str(self.folder), tuple(self.folds), self.checkpoint)
         return predictor
 
