@@ -21,17 +21,14 @@ HOOKED = [(os, name) for name in ("replace", "fsync", "unlink", "mkdir", "rmdir"
 HOOKED += [(shutil, "copyfile")]
 
 
-def run_killed(action, moment):
-    """Do it in a child that kills itself before its n-th change of the disk; whether it was killed."""
+def in_child(action, before_change):
+    """Do it in a child that calls a function before each change of the disk; whether the child was killed."""
     child = os.fork()
     if child == 0:
-        left = [moment]
 
         def hooked(function):
             def call(*args, **kwargs):
-                left[0] -= 1
-                if left[0] < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                before_change(function.__name__, args)
                 return function(*args, **kwargs)
 
             return call
@@ -45,17 +42,31 @@ def run_killed(action, moment):
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def moments(action, prepare, count):
-    """Some of the moments at which the action changes the disk, its first and last three among them."""
-    last = 0
-    for step in (64, 8, 1):
-        while True:
-            prepare()
-            if not run_killed(action, last + step):
-                break
-            last += step
-    chosen = np.random.default_rng(0).choice(last + 1, min(count, last + 1), replace=False)
-    return sorted({0, 1, 2, last - 2, last - 1, last, *chosen.tolist()})
+def run_killed(action, moment):
+    """Do it in a child that kills itself before its n-th change of the disk; whether it was killed."""
+    left = [moment]
+
+    def count(*_):
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return in_child(action, count)
+
+
+def moments(action, folder, more):
+    """Moments to kill at: around every step that decides something, and some random ones."""
+    trace = folder / "trace.txt"
+    append = os.open(trace, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    write = os.write
+    in_child(action, lambda name, args: write(append, f"{name} {args[-1]!r}\n".encode(errors="replace")))
+    os.close(append)
+    lines = trace.read_text().splitlines()
+    trace.unlink()
+    decide = [n for n, line in enumerate(lines) if line.startswith("write ") or "journal')" in line]
+    around = {n + step for n in decide for step in (0, 1, 2, 3)}
+    chance = np.random.default_rng(0).choice(len(lines), more, replace=False).tolist()
+    return sorted(n for n in {0, len(lines) - 1, *around, *chance} if n < len(lines))
 
 
 @pytest.fixture
@@ -83,7 +94,7 @@ def labels_and_merged(folder):
 def check_killed(world, action, count):
     raw, again, _ = world
     old = labels_and_merged(raw.folder)
-    points = moments(action, again, count)
+    points = moments(action, raw.folder.parent, count)
     again()
     action()
     new = labels_and_merged(raw.folder)
@@ -127,7 +138,8 @@ def test_a_killed_question_is_asked_completely_or_not_at_all(world):
     raw, again, _ = world
     before = raw_data.snapshot(raw.folder / "gmabs" / "requests")
     planes = {"scan_02": PLANES, "scan_03": PLANES[:1]}
-    for moment in moments(lambda: ask(raw, planes), again, 5):
+    points = moments(lambda: ask(raw, planes), raw.folder.parent, 5)
+    for moment in points:
         again()
         run_killed(lambda: ask(raw, planes), moment)
         with changing(raw.folder):
