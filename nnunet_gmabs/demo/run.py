@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.sparsify import SparsifyPlan, sparsify
@@ -40,7 +41,7 @@ ROWS = {
 }
 TABLE_ORDER = ("stock nnU-Net", "sparse", "mean teacher", "GM-ABS", "GM-ABS, asking")
 # In so short a training: three rounds of relabelling, and two of asking for three planes in two scans each.
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "relabel": {"first": 0.5, "every": 0.1, "until": 0.75},
     "active": {"expert": "simulated", "scans_per_round": 2, "budget_planes": 12, "first": 0.2, "every": 0.2},
 }
