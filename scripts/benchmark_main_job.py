@@ -35,6 +35,8 @@ from nnunet_gmabs.demo.stock import Schedule, with_trainer_folder, write_stock_t
 from nnunet_gmabs.report.dice import dice_per_class
 from nnunet_gmabs.report.statistics import paired_bootstrap
 
+CPU_SECONDS = 0.1  # for the patch: plans whose training step takes about this on two cores, with two patches
+BATCH_SIZE = 4  # as in GM-ABS: two labelled and two unlabelled samples
 SMALLEST = 6  # labelled scans of the budget that gets several seeds
 FIELDS = ("row", "scans", "seed", "scan", "class", "dice", "seconds", "iterations")
 STOCK, DENSE = "stock nnU-Net, ignore label", "stock nnU-Net, all scans dense"
@@ -147,8 +149,14 @@ class Benchmark:
         shutil.rmtree(splits.parent, ignore_errors=True)
         arguments = [str(self.source), self.dataset(cell), "--scans", str(cell.scans), "--seed", str(cell.seed)]
         self.command(cell, "gmabs", "sparsify", *arguments, "--test", str(self.test))
-        prepare = ("prepare", "-d", str(cell.dataset_id), "-c", "3d_fullres", "--cpu", "-np", "2")
-        self.command(cell, "gmabs", *prepare, nnUNet_n_proc_DA="1")  # nnU-Net's planner refuses 0
+        # nnU-Net's planner refuses nnUNet_n_proc_DA=0
+        small = ("--cpu", "--cpu-seconds", str(CPU_SECONDS))
+        prepare = ("prepare", "-d", str(cell.dataset_id), "-c", "3d_fullres", *small, "-np", "2")
+        self.command(cell, "gmabs", *prepare, nnUNet_n_proc_DA="1")
+        plans_file = splits.parent / "nnUNetPlansCPU.json"
+        plans = json.loads(plans_file.read_text())
+        plans["configurations"]["3d_fullres"]["batch_size"] = BATCH_SIZE
+        plans_file.write_text(json.dumps(plans))
         labelled = sorted(
             json.loads((self.work / "raw" / self.dataset(cell) / "gmabs" / "sparsify.json").read_text())["planes_kept"]
         )

@@ -165,7 +165,7 @@ def test_cpu_plans_share_the_data_of_the_full_plans(prepared):
     for configuration in ("2d", "3d_fullres"):
         full, small = (managers(pre, configuration, plans)[1] for plans in ("nnUNetPlans", "nnUNetPlansCPU"))
         assert small.data_identifier == full.data_identifier == f"nnUNetPlans_{configuration}"
-        assert small.network_arch_init_kwargs["features_per_stage"][0] == 8
+        assert small.network_arch_init_kwargs["features_per_stage"][0] == 16
     assert small.batch_size == 2
     assert not list(pre.glob("nnUNetPlansCPU_*"))
 

@@ -16,7 +16,7 @@ STEP_SECONDS = 0.2  # hippocampus: patch 32 x 40 x 32, batch 2, features 16 to 1
 # nnU-Net's estimate of a network (feature map voxels of one patch) for each second of a training step with two
 # patches on two cores. Measured with 16 base features: 3.6 M 0.14 s, 7.0 M 0.28 s, 9.8 M 0.39 s, 12.0 M 0.46 s.
 ESTIMATE_PER_SECOND = 25e6
-BASE_FEATURES = 8  # half of the usual least: a patch that shows more of the scan is worth more than features
+BASE_FEATURES = 16
 MAX_FEATURES = 128
 
 
