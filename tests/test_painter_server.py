@@ -1,6 +1,10 @@
 """The painter's server as a browser meets it: who is let in, what is kept, what becomes of it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import painter_tools as tools
@@ -265,6 +269,7 @@ def test_two_annotators_paint_different_scans_and_overwrite_nothing(raw):
         assert np.array_equal(Painter(raw, 0, "anna").picture_of_draft(NAME, AXIAL), corner(bert, AXIAL))
         bert.done(AXIAL, 0)
         bert.json("POST", FINISH, {})
+        assert anna.json("GET", "/api/round")["scans"][0]["planes_done"] == 1
         assert "bert" in anna.json("POST", f"/api/scans/{NAME}/open", {}, expect=409)["error"]
         assert arrived_answers(round_folder(raw.folder, 0))[0].annotator == "bert"
 
@@ -338,6 +343,21 @@ def test_the_command_names_what_is_missing(raw, nnunet_folders, capsys):
     ):
         assert main(["annotate", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_ends_the_command_quietly_and_a_second_one_for_the_same_annotator_is_refused(raw):
+    command = ["annotate", "-d", str(raw.folder), "--annotator", "anna", "--port", "0", "--generalist", "none"]
+    start = [sys.executable, "-m", "nnunet_gmabs.cli", *command]
+    with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("open http://127.0.0.1:"):
+                break
+        second = subprocess.run(start, capture_output=True, text=True)
+        assert second.returncode == 2 and "running already" in second.stderr
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and errors == ""
 
 
 def test_a_port_in_use_is_named():

@@ -76,13 +76,15 @@ def classes(raw: RawFolder, ignore_label: int) -> list[dict[str, Any]]:
 def _describe_requested(painter: Painter, identifier: str) -> dict[str, Any]:
     requested, states = painter.requested(identifier), painter.states(identifier)
     state, who, seconds_left = painter.state_of(identifier)
+    answer = painter.answer(identifier) if state == "finished" else None
+    done = len(answer.planes_done) if answer else sum(s.done for s in states)
     return {
         "identifier": identifier,
         "state": state,
         "by": who,
         "minutes_left": round(seconds_left / 60),
         "planes": len(states),
-        "planes_done": sum(s.done for s in states),
+        "planes_done": done,
         "planes_begun": sum(s.version > 0 for s in states),
         "seconds": painter.seconds(identifier),
         "reason": requested.reason,

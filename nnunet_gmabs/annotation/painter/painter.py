@@ -83,13 +83,17 @@ class Painter:
 
     def state_of(self, identifier: str) -> tuple[str, str, float]:
         """Free, yours, claimed or finished; by whom; for how many seconds more."""
-        answer_file = answer_paths(self.folder, identifier, self.raw.file_ending)[1]
-        holder = self.claims.holder(identifier)
-        if answer_file.is_file() and not (holder and holder[0] == self.annotator):
-            return "finished", read_answer(answer_file).annotator, 0.0
+        answer, holder = self.answer(identifier), self.claims.holder(identifier)
+        if answer and not (holder and holder[0] == self.annotator):
+            return "finished", answer.annotator, 0.0
         if holder is None:
             return "free", "", 0.0
         return ("yours" if holder[0] == self.annotator else "claimed"), *holder
+
+    def answer(self, identifier: str) -> Answer | None:
+        """What was said about a finished scan, by whomever; None for one that is not finished."""
+        path = answer_paths(self.folder, identifier, self.raw.file_ending)[1]
+        return read_answer(path) if path.is_file() else None
 
     def draft(self, identifier: str, plane: Plane) -> PlaneDraft:
         """This annotator's painting of a requested plane.
@@ -208,7 +212,6 @@ class Painter:
         done = tuple(sorted(p.plane for p in painted if p.done))
         if not done:
             raise RefusedError(409, "no plane is marked done yet; mark one (D), or say that nothing is there (N)")
-        labels_file, answer_file = answer_paths(self.folder, identifier, self.raw.file_ending)
         labels, _ = compose(scan.shape, painted, self.ignore_label)
         accepted = tuple(plane for plane in done if self.draft(identifier, plane).state.proposal_accepted)
         answer = Answer(identifier, done, self.annotator, self.seconds(identifier), "gmabs annotate", accepted)
@@ -216,8 +219,10 @@ class Painter:
             self.open(identifier)
             with self.claims.locked():
                 self.claims.refuse_if_held_by_another(identifier)
-                if answer_file.is_file() and (who := read_answer(answer_file).annotator) != self.annotator:
-                    raise RefusedError(409, f"{identifier} was finished by {who}; nothing of theirs was changed")
+                before = self.answer(identifier)
+                if before and before.annotator != self.annotator:
+                    raise RefusedError(409, f"{identifier} was finished by {before.annotator}; choose another")
+                labels_file, answer_file = answer_paths(self.folder, identifier, self.raw.file_ending)
                 answer_file.unlink(missing_ok=True)  # so that an old list of planes never stands beside new labels
                 write_answer(self.raw, self.request.round, answer, labels, scan.properties)
             self.claims.give_back(identifier)

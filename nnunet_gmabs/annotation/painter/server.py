@@ -5,6 +5,7 @@ Pictures travel as raw bytes, row by row, in the screen's order: little-endian u
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -201,4 +202,5 @@ def serve(painter: Painter, port: int, announce: Callable[[str], None]) -> None:
         door = Door(listening.getsockname()[1], announce)
         announce(door.address)
         config = uvicorn.Config(make_app(painter, door), log_level="warning", access_log=False)
-        uvicorn.Server(config).run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how people stop it; uvicorn raises it once more
+            uvicorn.Server(config).run(sockets=[listening])

@@ -36,7 +36,7 @@ function row(scan, open) {
   const others = scan.state === "claimed" || (scan.state === "finished" && scan.by !== app.round.annotator);
   button.textContent = scan.state === "finished" ? "Open again" : scan.planes_begun ? "Go on" : "Paint";
   button.classList.toggle("primary", scan.state === "free" || scan.state === "yours");
-  button.disabled = others;
+  button.hidden = others;
   button.dataset.scan = scan.identifier;
   button.addEventListener("click", () => {
     button.textContent = "Opening …";

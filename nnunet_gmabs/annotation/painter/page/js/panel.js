@@ -9,7 +9,7 @@ import { app, currentWindow, hasPaint, plane } from "./state.js";
 
 const get = (id) => document.getElementById(id);
 const TOOLS = [
-  ["brush", "Brush", "B"], ["eraser", "Eraser", "E"], ["lasso", "Lasso", "L"], ["fill", "Fill outline", "F"],
+  ["brush", "Brush", "B"], ["eraser", "Eraser", "E"], ["lasso", "Lasso", "L"], ["fill", "Fill", "F"],
   ["generalist", "Ask generalist", "G"],
 ];
 const PRESETS = [["Soft", 40, 400], ["Liver", 60, 160], ["Brain", 40, 80], ["Lung", -600, 1500], ["Bone", 400, 1800]];
@@ -55,6 +55,7 @@ export function buildTools() {
       button.title = button.disabled ? `Not available: ${app.round.generalist.why_not}` : "A box or clicks give a mask to accept";
       if (button.disabled) button.firstChild.textContent = "No generalist";
     }
+    if (name === "fill") button.title = "Fills a closed outline";
     button.addEventListener("click", () => actions.setTool(name));
     return button;
   }));

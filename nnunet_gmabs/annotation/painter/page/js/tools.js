@@ -105,6 +105,7 @@ function press(event) {
   canvas.focus();
   event.preventDefault();
   if (gesture) return;
+  app.hover = at(event); // a pen may touch without having moved
   if (event.button === 2) gesture = windowing(event);
   else if (event.button === 1 || spaceHeld) gesture = panning(event);
   else if (event.button === 0 && mayPaint()) gesture = PAINTING[app.tool](event);
