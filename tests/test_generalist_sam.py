@@ -105,6 +105,22 @@ def test_the_answer_is_that_of_the_packages_own_predictor(sam, generalist, shape
     assert (ours[0] == masks[quality.argmax()]).mean() > 0.97
 
 
+def test_prompts_reach_the_model_in_pixels_of_its_input(generalist):
+    seen = []
+    hook = generalist.sam.prompt_encoder.register_forward_pre_hook(
+        lambda module, arguments, named: seen.append(named), with_kwargs=True
+    )
+    generalist.segment(generalist.encode(a_slice((20, 30))), [a_prompt(1), a_prompt(2)])  # becomes 43 x 64
+    hook.remove()
+    x, y = 64 / 30, 43 / 20
+    edges = [4 * x - 0.5, 3 * y - 0.5, 16 * x - 0.5, 13 * y - 0.5]
+    np.testing.assert_allclose(seen[0]["boxes"], [edges, edges], rtol=1e-5)
+    points, labels = seen[0]["points"]
+    np.testing.assert_allclose(points[1], [[5.5 * x - 0.5, 6.5 * y - 0.5], [20.5 * x - 0.5, 10.5 * y - 0.5]], rtol=1e-5)
+    assert labels.tolist() == [[1, -1], [1, 0]]
+    assert seen[0]["masks"] is None
+
+
 def test_prompts_of_one_slice_do_not_disturb_each_other(generalist):
     embedding = generalist.encode(a_slice())
     prompts = [a_prompt(2), a_prompt(3)]
