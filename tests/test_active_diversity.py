@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from nnunet_gmabs.active.diversity import (
-    farthest_points,
     image_descriptor,
     intensity_histogram,
     most_uncertain_of_each_cluster,
     standardise,
+    typical_of_each_cluster,
 )
 
 
@@ -72,23 +72,38 @@ def test_the_same_seed_gives_the_same_choice():
 @pytest.mark.parametrize("number", [0, 7])
 @pytest.mark.parametrize(
     "choose",
-    [lambda n: most_uncertain_of_each_cluster(ROWS, SCORES, n, rng()), lambda n: farthest_points(ROWS, n, rng())],
+    [
+        lambda n: most_uncertain_of_each_cluster(ROWS, SCORES, n, rng()),
+        lambda n: typical_of_each_cluster(ROWS, n, rng()),
+    ],
 )
 def test_more_than_there_are_is_refused(choose, number):
     with pytest.raises(ValueError, match=f"{number} scans asked for, but there are 6"):
         choose(number)
 
 
-def test_farthest_points_by_hand():
-    line = np.array([[0.0], [10.0], [4.0], [1.0]])  # mean 3.75
-    assert farthest_points(line, 4, rng()) == ([2, 1, 0, 3], [0.25, 6.0, 4.0, 1.0])
+KINDS = np.array([[0.0, 0], [1, 0], [2, 0], [2.5, 0.5], [50, 0], [51, 0], [52.5, 0], [0, 99]])
 
 
-def test_what_is_known_is_kept_away_from():
-    line = np.array([[0.0], [10.0], [4.0], [1.0]])
-    assert farthest_points(line, 2, rng(), known=np.array([[9.0]])) == ([0, 2], [9.0, 4.0])
+def test_the_typical_row_of_the_largest_clusters():
+    # means of the clusters: (1.375, 0.125), (51.17, 0), itself
+    assert typical_of_each_cluster(KINDS, 3, rng()) == ([1, 5, 7], [4, 3, 1])
 
 
-def test_equal_scans_are_all_chosen_once():
-    chosen, distances = farthest_points(np.zeros((5, 2)), 5, rng())
-    assert sorted(chosen) == [0, 1, 2, 3, 4] and distances == [0.0] * 5
+def test_one_typical_row_is_not_the_one_far_away():
+    rows = np.array([[0.0], [1.0], [2.0], [100.0]])  # mean 25.75
+    assert typical_of_each_cluster(rows, 1, rng()) == ([2], [4])
+    assert typical_of_each_cluster(rows, 2, rng()) == ([1, 3], [3, 1])
+
+
+def test_clusters_with_a_known_row_are_left_out():
+    assert typical_of_each_cluster(KINDS, 1, rng(), known=KINDS[[1, 4]]) == ([7], [1])
+    assert typical_of_each_cluster(KINDS, 2, rng(), known=KINDS[[7]]) == ([1, 5], [4, 3])
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+@pytest.mark.parametrize("known", [None, ROWS[:3], np.zeros((4, 2))])
+def test_always_as_many_typical_rows_as_asked_for(number, known):
+    for rows in (ROWS, np.zeros((6, 2))):
+        chosen, sizes = typical_of_each_cluster(rows, number, rng(), known)
+        assert len(set(chosen)) == number == len(sizes)

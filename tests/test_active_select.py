@@ -63,14 +63,15 @@ def test_with_few_scans_the_shortlist_holds_as_many_as_are_asked_for():
     assert [scan.identifier for scan in chosen] == [NAMES[i] for i in highest]
 
 
-def test_cold_start_begins_with_a_typical_scan_or_away_from_labelled_ones():
-    names, features = ["a", "b", "c"], np.array([[0.0], [1.0], [5.0]])
+def test_cold_start_takes_typical_images_of_kinds_that_are_not_labelled():
+    names, features = list("abcdefg"), np.array([[0.0], [1.0], [2.0], [50.0], [51.0], [52.5], [99.0]])
     chosen = select_scans(STRATEGIES["cold-start"], names, 2, rng(), features=features)
-    assert [scan.identifier for scan in chosen] == ["b", "c"]
-    assert chosen[0].reason == "most typical image" and "differs most" in chosen[1].reason
-    known = np.array([[5.0], [6.0]])
+    assert [scan.identifier for scan in chosen] == ["f", "b"], "two clusters: 0 to 2, and 50 to 99 around 63"
+    assert [scan.score for scan in chosen] == [4 / 7, 3 / 7]
+    known = np.array([[1.5]])
     chosen = select_scans(STRATEGIES["cold-start"], names, 2, rng(), features=features, known_features=known)
-    assert [scan.identifier for scan in chosen] == ["a", "b"]
+    assert [scan.identifier for scan in chosen] == ["e", "g"]
+    assert chosen[0].reason == "most typical of 3 similar images without a labelled one"
 
 
 def test_which_strategies_need_a_model():

@@ -89,45 +89,42 @@ def most_uncertain_of_each_cluster(
     return [i for i in order if i in chosen]
 
 
-def farthest_points(
+def typical_of_each_cluster(
     features: np.ndarray, number: int, rng: np.random.Generator, known: np.ndarray | None = None
-) -> tuple[list[int], list[float]]:
-    """Rows one after the other, each the one farthest from all that are chosen or known (greedy k-center).
+) -> tuple[list[int], list[int]]:
+    """k-means, then of the largest clusters without a known row the row nearest to the cluster's mean.
 
-    Without known rows the first is the one nearest to the mean of all: a typical scan, then what differs from it.
+    As TypiClust (Hacohen et al., ICML 2022) for a beginning without a model: typical scans of every kind. Rows far
+    from all others, which a spread by distance would take first, are often broken scans.
 
     Args:
         features: (N, D), on comparable scales (see standardise).
         number: 1..N.
-        rng: breaks ties.
+        rng: seeds k-means, and draws where there are fewer distinct rows than clusters needed.
         known: (M, D), rows that need no more choosing, such as labelled scans.
 
     Returns:
-        Indices of rows in the order chosen, and the distance of each to what was chosen or known before it (for a
-        first one without known rows: to the mean).
+        Indices of rows, and how many of the N rows each one stands for; largest clusters first. Exactly as many as
+        asked for.
 
     Raises:
         ValueError: if number is outside 1..N.
     """
     _check_number(number, len(features))
-    order = rng.permutation(len(features))  # the first of equals after shuffling is a random one of them
-    shuffled = features[order]
-    chosen: list[int] = []
-    distances: list[float] = []
-    nearest = np.full(len(features), np.inf)
-    if known is not None and len(known):
-        nearest = _distances(shuffled, known).min(axis=1)
-    else:
-        to_mean = _distances(shuffled, shuffled.mean(axis=0)[None])[:, 0]
-        chosen, distances = [int(to_mean.argmin())], [float(to_mean.min())]
-        nearest = _distances(shuffled, shuffled[chosen])[:, 0]
-    while len(chosen) < number:
-        nearest[chosen] = -1.0
-        row = int(nearest.argmax())
-        chosen.append(row)
-        distances.append(float(nearest[row]))
-        nearest = np.minimum(nearest, _distances(shuffled, shuffled[[row]])[:, 0])
-    return [int(order[i]) for i in chosen], distances
+    known = np.zeros((0, features.shape[1])) if known is None else known
+    rows = np.concatenate([features, known])
+    groups = _k_means(rows, min(number + len(known), len(np.unique(rows, axis=0))), rng)
+    mine, taken = groups[: len(features)], set(groups[len(features) :].tolist())
+    sizes = {int(group): int((mine == group).sum()) for group in np.unique(mine) if group not in taken}
+    largest = sorted(sizes, key=lambda group: (-sizes[group], int(np.flatnonzero(mine == group)[0])))[:number]
+    chosen = [_nearest_to_mean(features, np.flatnonzero(mine == group)) for group in largest]
+    rest = [int(i) for i in rng.permutation(len(features)) if i not in chosen][: number - len(chosen)]
+    return chosen + rest, [sizes[group] for group in largest] + [1] * len(rest)
+
+
+def _nearest_to_mean(features: np.ndarray, members: np.ndarray) -> int:
+    distances = np.linalg.norm(features[members] - features[members].mean(axis=0), axis=1)
+    return int(members[distances.argmin()])
 
 
 def _k_means(features: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
@@ -139,11 +136,6 @@ def _k_means(features: np.ndarray, clusters: int, rng: np.random.Generator) -> n
 
 def _by_score(scores: Sequence[float]) -> list[int]:
     return [int(i) for i in np.argsort(-np.asarray(scores, dtype=float), kind="stable")]
-
-
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N, M) Euclidean distances between rows."""
-    return np.linalg.norm(a[:, None] - b[None], axis=-1)
 
 
 def _check_number(number: int, available: int) -> None:

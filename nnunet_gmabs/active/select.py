@@ -5,7 +5,7 @@
 - uncertainty: the highest share of uncertain voxels
 - uncertainty-diverse: of the most uncertain tenth, one of each cluster of intensity histograms (paper)
 - disagreement: the scans that two models see most differently
-- cold-start: spread over what the images look like; needs no model
+- cold-start: typical scans of every kind of image; needs no model
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from nnunet_gmabs.active.diversity import farthest_points, most_uncertain_of_each_cluster, standardise
+from nnunet_gmabs.active.diversity import most_uncertain_of_each_cluster, standardise, typical_of_each_cluster
 from nnunet_gmabs.active.planes import MIDDLE, RANDOM
 
 SHORTLIST_SHARE = 0.1  # paper: the most uncertain tenth; ours: of the unlabelled scans, and at least those asked for
@@ -29,13 +29,13 @@ class Strategy:
 
     Attributes:
         score: what each scan is scored by, None where every scan counts alike.
-        spread: "draw" at random, "top" scores, best of "clusters", or "farthest" from what is labelled.
+        spread: "draw" at random, "top" scores, best of "clusters", or "typical" of those without a labelled scan.
         planes: how planes are chosen, see active.planes.
         predicted: whether planes go through what a model predicts.
     """
 
     score: Literal["uncertainty", "disagreement"] | None
-    spread: Literal["draw", "top", "clusters", "farthest"]
+    spread: Literal["draw", "top", "clusters", "typical"]
     planes: str = MIDDLE
     predicted: bool = True
 
@@ -47,7 +47,7 @@ class Strategy:
     @property
     def features(self) -> Literal["histogram", "descriptor"] | None:
         """Which vectors of the images the spread needs."""
-        return {"clusters": "histogram", "farthest": "descriptor"}.get(self.spread)  # type: ignore[return-value]
+        return {"clusters": "histogram", "typical": "descriptor"}.get(self.spread)  # type: ignore[return-value]
 
 
 STRATEGIES = {
@@ -56,7 +56,7 @@ STRATEGIES = {
     "uncertainty": Strategy("uncertainty", "top"),
     "uncertainty-diverse": Strategy("uncertainty", "clusters"),
     "disagreement": Strategy("disagreement", "top"),
-    "cold-start": Strategy(None, "farthest", predicted=False),
+    "cold-start": Strategy(None, "typical", predicted=False),
 }
 
 
@@ -66,7 +66,7 @@ class ChosenScan:
 
     Attributes:
         identifier: nnU-Net's name of the scan.
-        score: what the strategy counted; for "farthest" the distance to what was chosen before; None for a draw.
+        score: what the strategy counted; for "typical" the share of scans it stands for; None for a draw.
         reason: for people.
     """
 
@@ -93,7 +93,7 @@ def select_scans(
         rng: the only source of randomness.
         scores: of the N scans, where strategy.score is not None.
         features: (N, D) histograms or descriptors, where strategy.features says so.
-        known_features: (M, D) those of labelled scans; "farthest" keeps away from them.
+        known_features: (M, D) those of labelled scans; "typical" leaves their clusters out.
 
     Returns:
         The scans, the one most worth drawing first.
@@ -112,8 +112,8 @@ def select_scans(
     vectors = features[order] if strategy.features and features is not None else np.zeros((len(names), 0))
     if strategy.spread == "draw":
         return [ChosenScan(names[i], None, "drawn at random") for i in rng.permutation(len(names))[:number]]
-    if strategy.spread == "farthest":
-        return _farthest(names, vectors, number, rng, known_features)
+    if strategy.spread == "typical":
+        return _typical(names, vectors, number, rng, known_features)
     ranking = sorted(range(len(names)), key=lambda i: -values[i])  # stable: ties by name
     if strategy.spread == "top":
         return [_ranked(names, values, ranking, i, f"of {strategy.score}") for i in ranking[:number]]
@@ -137,13 +137,13 @@ def _ranked(names: list[str], values: list[float], ranking: list[int], i: int, w
     return ChosenScan(names[i], values[i], f"rank {ranking.index(i) + 1} of {len(names)} by score {words}")
 
 
-def _farthest(
+def _typical(
     names: list[str], vectors: np.ndarray, number: int, rng: np.random.Generator, known: np.ndarray | None
 ) -> list[ChosenScan]:
     known = np.zeros((0, vectors.shape[1])) if known is None else known
     scaled = standardise(np.concatenate([vectors, known]))
-    rows, distances = farthest_points(scaled[: len(names)], number, rng, scaled[len(names) :])
-    reasons = ["image differs most from those chosen or labelled before"] * number
-    if not len(known):
-        reasons[0] = "most typical image"
-    return [ChosenScan(names[i], d, why) for i, d, why in zip(rows, distances, reasons, strict=True)]
+    rows, sizes = typical_of_each_cluster(scaled[: len(names)], number, rng, scaled[len(names) :])
+    return [
+        ChosenScan(names[i], n / len(names), f"most typical of {n} similar images without a labelled one")
+        for i, n in zip(rows, sizes, strict=True)
+    ]

@@ -106,7 +106,7 @@ def make_request(
         )
     look = _Look(raw, strategy, models)
     if strategy.score or strategy.features:
-        for identifier in progress([*candidates, *(labelled if strategy.spread == "farthest" else [])]):
+        for identifier in progress([*candidates, *(labelled if strategy.spread == "typical" else [])]):
             look.at(identifier, score=identifier in candidates)
     scans = select_scans(
         strategy,
@@ -115,7 +115,7 @@ def make_request(
         np.random.default_rng(options.seed),
         [look.scores[i] for i in candidates] if strategy.score else None,
         np.stack([look.features[i] for i in candidates]) if strategy.features else None,
-        np.stack([look.features[i] for i in labelled]) if strategy.spread == "farthest" and labelled else None,
+        np.stack([look.features[i] for i in labelled]) if strategy.spread == "typical" and labelled else None,
     )
     requested, proposals = [], {}
     for scan in scans:

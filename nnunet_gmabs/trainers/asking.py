@@ -133,7 +133,7 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         rng = np.random.default_rng((*self.entropy, len(self.asked)))
         bar = tqdm(candidates, "looking for scans to ask for", unit=" scans", leave=False, disable=None)
         looks = {identifier: self.look(identifier) for identifier in bar}
-        known_features = [self.features(i) for i in self.scans.labelled] if strategy.spread == "farthest" else []
+        known_features = [self.features(i) for i in self.scans.labelled] if strategy.spread == "typical" else []
         chosen = select_scans(
             strategy,
             candidates,
