@@ -231,13 +231,14 @@ def test_an_object_longer_than_the_scan_is_centred():
 # ---- pasting
 
 
-def test_intensities_match_in_the_band():
+@pytest.mark.parametrize("same_organ", [False, True])
+def test_intensities_match_in_the_band_or_in_all_that_is_pasted(same_organ):
     cut = cut_all()[0]
     place = np.random.default_rng(1).normal(7, 1.5, cut.image.shape).astype(np.float32)
-    matched = match_intensity(cut, place)
-    band = (cut.alpha > 0) & (cut.alpha < 0.999)
-    np.testing.assert_allclose(matched.image[:, band].mean(1), place[:, band].mean(1), rtol=1e-3)
-    np.testing.assert_allclose(matched.image[:, band].std(1), place[:, band].std(1), rtol=1e-3)
+    region = (cut.alpha > 0) if same_organ else (cut.alpha > 0) & (cut.alpha < 0.999)
+    matched = match_intensity(cut, place, same_organ)
+    np.testing.assert_allclose(matched.image[:, region].mean(1), place[:, region].mean(1), rtol=1e-3)
+    np.testing.assert_allclose(matched.image[:, region].std(1), place[:, region].std(1), rtol=1e-3)
     assert matched.image[0][cut.labels == 1].mean() > matched.image[0][cut.labels == 2].mean()
 
 
@@ -246,14 +247,16 @@ def test_contrast_is_at_most_doubled_and_a_constant_place_stays_finite():
     place = np.random.default_rng(1).normal(0, 100, cut.image.shape).astype(np.float32)
     band = (cut.alpha > 0) & (cut.alpha < 0.999)
     np.testing.assert_allclose(
-        match_intensity(cut, place).image[:, band].std(1), 2 * cut.image[:, band].std(1), rtol=1e-3
+        match_intensity(cut, place, False).image[:, band].std(1), 2 * cut.image[:, band].std(1), rtol=1e-3
     )
-    assert np.isfinite(match_intensity(replace(cut, image=np.zeros_like(cut.image)), np.zeros_like(place)).image).all()
+    assert np.isfinite(
+        match_intensity(replace(cut, image=np.zeros_like(cut.image)), np.zeros_like(place), False).image
+    ).all()
 
 
 def test_without_band_nothing_is_matched():
     cut = cut_all(margin=0)[0]
-    assert match_intensity(cut, np.zeros_like(cut.image)) is cut
+    assert match_intensity(cut, np.zeros_like(cut.image), False) is cut
 
 
 def test_pasting_by_hand():

@@ -161,7 +161,7 @@ class SyntheticScans:
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         inner = tuple(slice(a, b) for a, b in zip(low - first, high - first, strict=True))
         cut = CutOut(cut.image[(slice(None), *inner)], cut.labels[inner], cut.alpha[inner], cut.centre, cut.dense)
-        cut = match_intensity(cut, pixels[(slice(None), *box)])
+        cut = match_intensity(cut, pixels[(slice(None), *box)], self.settings.position == "anatomy")
         pixels, drawn = pixels.copy(), drawn.copy()
         pixels[(slice(None), *box)], drawn[box] = paste(pixels[(slice(None), *box)], drawn[box], cut, self.unknown)
         return pixels, drawn

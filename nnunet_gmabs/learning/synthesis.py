@@ -147,20 +147,22 @@ def draw_start(
     return tuple(int(s) for s in fitted)
 
 
-def match_intensity(cut: CutOut, place: np.ndarray) -> CutOut:
-    """The object with the intensities of its place: mean and deviation agree in the band where both images mix.
+def match_intensity(cut: CutOut, place: np.ndarray, same_organ: bool) -> CutOut:
+    """The object with the intensities of its place: mean and deviation of a region agree.
 
     x <- (x - mean_object) g + mean_place,  g = sd_place / sd_object within [1/2, 2], for each channel
 
     Args:
         cut: the object, already transformed.
-        place: (channels, X, Y, Z), what is there now. With fewer than 8 voxels in the band nothing is changed.
+        place: (channels, X, Y, Z), what is there now. With fewer than 8 voxels in the region nothing is changed.
+        same_organ: the place shows the same organ, so the region is all that is pasted; otherwise it is the band in
+            which both images mix.
     """
-    band = (cut.alpha > 0) & (cut.alpha < FULL)
-    if band.sum() < 8:
+    region = (cut.alpha > 0) & (same_organ | (cut.alpha < FULL))
+    if region.sum() < 8:
         return cut
     column = (-1, 1, 1, 1)
-    own, there = cut.image[:, band], place[:, band]
+    own, there = cut.image[:, region], place[:, region]
     gain = np.clip(there.std(1) / np.maximum(own.std(1), 1e-6), 1 / MAX_GAIN, MAX_GAIN).reshape(column)
     image = (cut.image - own.mean(1).reshape(column)) * gain + there.mean(1).reshape(column)
     return replace(cut, image=image.astype(np.float32))
