@@ -12,6 +12,7 @@ import pytest
 import raw_data
 import SimpleITK as sitk
 
+from nnunet_gmabs.annotation.painter import drafts
 from nnunet_gmabs.annotation.painter.describe import classes
 from nnunet_gmabs.annotation.painter.painter import Painter
 from nnunet_gmabs.annotation.raw_folder import RawFolder
@@ -168,6 +169,19 @@ def test_nonsense_is_refused_and_changes_nothing(client):
     assert client.send("POST", f"{tools.path_of(AXIAL)}/step", "x" * 200_000)[0] == 422
     assert client.send("PUT", f"/api/scans/{NAME}/3/1/mask?base=0", good.tobytes())[0] == 404
     assert client.open()["planes"][0]["version"] == 0
+
+
+def test_a_full_disk_is_told_and_the_stroke_can_be_sent_again(client, monkeypatch):
+    client.open()
+    picture = corner(client, AXIAL)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(drafts, "replace_atomically", full)
+    assert "No space left" in client.save(AXIAL, picture, 0, expect=500)["error"]
+    monkeypatch.undo()
+    assert client.save(AXIAL, picture, 0)["version"] == 1
 
 
 def test_active_time_is_added_up_and_survives(raw):

@@ -19,6 +19,7 @@ def describe_round(painter: Painter) -> dict[str, Any]:
     return {
         "dataset": painter.raw.folder.name,
         "round": request.round,
+        "created": request.created,
         "strategy": request.strategy,
         "annotator": painter.annotator,
         "classes": classes(painter.raw, painter.ignore_label),

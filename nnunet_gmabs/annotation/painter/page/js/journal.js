@@ -3,7 +3,7 @@
 import { app } from "./state.js";
 
 const keyOf = (p) =>
-  ["gmabs", app.round.dataset, app.round.round, app.round.annotator, app.scan.identifier, p.axis, p.index].join("/");
+  ["gmabs", app.round.dataset, app.round.round, app.round.created, app.round.annotator, app.scan.identifier, p.axis, p.index].join("/");
 
 // Run lengths as text: value, count, value, count, ...
 export function pack(mask) {
