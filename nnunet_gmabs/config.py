@@ -391,3 +391,6 @@ GM_ABS = replace(
 
 GM_ABS_ACTIVE = replace(GM_ABS, active=ActiveConfig())
 """GM-ABS whole: with active cross-labelling."""
+
+GM_ABS_MUTUAL = replace(GM_ABS, mutual=MutualConfig())
+"""GM-ABS whose student has a peer; each also learns from the other's confident labels (two networks' work)."""

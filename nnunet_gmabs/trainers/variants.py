@@ -6,6 +6,7 @@ from nnunet_gmabs.config import (
     CMEMS,
     GM_ABS,
     GM_ABS_ACTIVE,
+    GM_ABS_MUTUAL,
     MEAN_TEACHER_PAPER,
     SPARSE,
     MutualConfig,
@@ -17,6 +18,7 @@ from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.gmabs import nnUNetTrainerGMABS
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_gmabs.trainers.mutual import nnUNetTrainerCMEMS
+from nnunet_gmabs.trainers.mutual_teaching import MutualTeaching
 
 
 class nnUNetTrainerSparseHalfBatch(nnUNetTrainerSparse):
@@ -71,3 +73,9 @@ class nnUNetTrainerGMABSActive(AsksExpert, nnUNetTrainerGMABS):
     """GM-ABS whole: the model asks the generalist for labels, and an expert for planes."""
 
     config = GM_ABS_ACTIVE
+
+
+class nnUNetTrainerGMABSMutual(MutualTeaching, nnUNetTrainerGMABS):
+    """GM-ABS whose student has a peer: each also learns from the other's confident labels, as in CMEMS."""
+
+    config = GM_ABS_MUTUAL

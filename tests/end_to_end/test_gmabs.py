@@ -1,16 +1,22 @@
 """The specialist asks the generalist: rounds in a training, what a kill leaves, what stock nnU-Net sees."""
 
+import errno
 import os
+import re
 import shutil
 import signal
 
 import pytest
+import segment_anything
 import tiny
 import torch
+from relabel_tools import BoxGeneralist
+from test_generalist_sam import WIDTH, small_sam
 from tiny import Training
 
 from nnunet_gmabs.data import pseudo_labels
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.generalist import from_plans, sam_weights
 
 pytestmark = pytest.mark.slow
 GMABS = "nnUNetTrainerGMABS"
@@ -27,6 +33,16 @@ def uninterrupted(project, tmp_path_factory):
     one = training(project, tmp_path_factory.mktemp("gmabs"))
     one.here()
     return one
+
+
+@pytest.fixture
+def small_sam_file(tmp_path, monkeypatch):
+    """Weights of a Sam that is small, and passes for a vit_b."""
+    monkeypatch.setitem(segment_anything.sam_model_registry, "vit_b", small_sam)
+    monkeypatch.setitem(sam_weights.WIDTHS, WIDTH, "vit_b")
+    torch.manual_seed(0)
+    torch.save(small_sam().state_dict(), tmp_path / "small.pth")
+    return tmp_path / "small.pth"
 
 
 def test_rounds_come_when_they_are_due_and_are_told(uninterrupted):
@@ -145,3 +161,49 @@ def test_a_generalist_that_cannot_be_used_stops_the_training_at_its_start(projec
     one = training(project, tmp_path, generalist={"checkpoint": "/not/there.safetensors"})
     with pytest.raises(InputError, match="/not/there.safetensors"):
         one.build()
+
+
+def test_a_full_disk_in_a_round_leaves_the_labels_before_and_the_next_round_works(project, tmp_path, monkeypatch):
+    write = pseudo_labels.write_pseudo_labels
+
+    def full(folder, number, identifier, *more):
+        if number == 2 and len(pseudo_labels.finished(folder, 2)) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(folder, number, identifier, *more)
+
+    monkeypatch.setattr(pseudo_labels, "write_pseudo_labels", full)
+    monkeypatch.setattr(from_plans, "generalist_of", lambda *_: BoxGeneralist())
+    one = training(project, tmp_path)
+    one.here()
+    log = one.log()
+    assert "WARNING: round 2 of relabelling failed ([Errno 28] No space left on device)" in log
+    assert [f"relabelled, round {n}:" in log for n in (1, 2, 3)] == [True, False, True]
+    rows = tiny.read_log(one)
+    assert rows[1]["loss/noise_tolerant"] > 0 and rows[2]["loss/noise_tolerant"] > 0
+    assert [path.name for path in (one.output / "pseudo_labels").iterdir()] == ["round_003"]
+
+
+def test_a_training_asks_segment_anything_and_encodes_each_slice_once(project, small_sam_file, tmp_path):
+    # from the start, and fewer scans: a network so young has prompts on every slice
+    few = {"relabel": SETTINGS["relabel"] | {"first": 0.2, "every": 0.5, "max_unlabelled": 1}}
+    sam = {"generalist": {"name": "sam", "checkpoint": str(small_sam_file)}}
+    own = project.copy(tmp_path)
+    one = training(own, tmp_path, **few, **sam)
+    one.here()
+    rounds = [line for line in one.log().splitlines() if "relabelled, round" in line]
+    encoded = [int(float(re.search(r" encoded (\d[\d.e+]*)", line)[1])) for line in rounds]
+    slices = [int(float(re.search(r" slices (\d[\d.e+]*)", line)[1])) for line in rounds]
+    kept = list((own.pre / "gmabs_embeddings").rglob("*.emb"))
+    assert len(rounds) == 2 and one.final.is_file()
+    assert 0 < encoded[0] == slices[0] and sum(encoded) == len(kept) < sum(slices)
+
+
+def test_with_a_peer_both_networks_learn_all_terms(project, tmp_path):
+    one = training(project, tmp_path, GMABS + "Mutual", num_epochs=2, mutual={"confidence": 0.0, "ramp_start": 0.0})
+    one.here()
+    last = tiny.read_log(one)[1]
+    terms = ("supervised", "consistency", "noise_tolerant", "mutual_image", "mutual_feature")
+    assert all(last[f"loss/{name}{whose}"] > 0 for name in terms for whose in ("", "_peer"))
+    networks = tiny.load(one.final)["gmabs"]["networks"]
+    assert networks.keys() == {"student", "teacher", "peer"}
+    assert len(tiny.differences(networks["student"], networks["peer"])) > 0
