@@ -49,6 +49,7 @@ def dice(a, b):
 def test_the_weights_are_small_and_identified(generalist):
     assert WEIGHTS.stat().st_size < 2_000_000
     assert generalist.weights_hash == sha256(WEIGHTS)
+    assert generalist.weights_hash in WEIGHTS.with_name("README.md").read_text(encoding="utf-8")
     assert not generalist.has_encoder and generalist.wants_neighbours
     assert sum(parameter.numel() for parameter in generalist.network.parameters()) < 450_000
 
