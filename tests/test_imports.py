@@ -46,6 +46,7 @@ STATIONS = {
         "inference",
         "learning",
         "report",
+        "settings",
     },
     "cli": {"commands"},
 }

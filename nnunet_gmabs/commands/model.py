@@ -45,6 +45,11 @@ class Model:
         return [Model(self.folder, [fold], self.checkpoint) for fold in self.folds]
 
     @property
+    def predictor(self) -> Any:
+        """nnU-Net's own, with the network of the first fold on the CPU."""
+        return self._predictor
+
+    @property
     def labels(self) -> dict[str, Any]:
         """The classes that it knows, as in dataset.json."""
         return self._predictor.dataset_json["labels"]
