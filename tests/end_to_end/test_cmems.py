@@ -1,0 +1,218 @@
+"""CMEMS: both networks, who teaches whom, synthetic samples, variants."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from tiny import Training
+
+from nnunet_gmabs.learning import mutual
+from nnunet_gmabs.trainers import mutual_teaching
+from nnunet_gmabs.trainers.mutual import mean_pseudo_dice, nnUNetTrainerCMEMS, smoothed
+
+pytestmark = pytest.mark.slow
+CMEMS = "nnUNetTrainerCMEMS"
+SURE = {"mutual": {"confidence": 0.0, "confidence_start": 0.0}}  # so young networks are sure of nothing
+
+
+@pytest.fixture
+def training(project, tmp_path):
+    return Training(project, tmp_path, CMEMS, settings=SURE)
+
+
+@pytest.fixture
+def started(training):
+    """A trainer with its data, before its first step."""
+    return start(training)
+
+
+def start(training):
+    trainer = training.build()
+    trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+    trainer.network.train()
+    return trainer
+
+
+def step(trainer):
+    return trainer.train_step(next(trainer.dataloader_train))
+
+
+def tensors(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+# ---- one step
+
+
+def test_the_networks_differ_and_have_their_own_optimisers(started):
+    student, peer = started.networks().values()
+    assert "/encoder.stages.0.0.convs.0.conv.weight" in tiny.differences(tensors(student), tensors(peer))
+    for network, optimizer in ((student, started.optimizer), (peer, started.peer.optimizer)):
+        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        assert known == {id(p) for p in network.parameters()}
+    before = tensors(student), tensors(peer)
+    step(started)
+    assert tiny.differences(tensors(student), before[0]) != [] != tiny.differences(tensors(peer), before[1])
+
+
+def test_each_network_is_taught_by_the_other_and_never_by_itself(started, monkeypatch):
+    """The student says class 1 everywhere, the peer class 2; what reaches each loss is the other one's label."""
+    for network, label in ((started.network, 1), (started.peer.module, 2)):
+        for layer in network.decoder.seg_layers:
+            torch.nn.init.zeros_(layer.weight)
+            layer.bias.data = torch.nn.functional.one_hot(torch.tensor(label), 3).float()
+    heard = []
+
+    def loss(logits, taught, dice_weight):
+        says = logits.detach().mean((0, 2, 3, 4)).argmax().item()
+        heard.append((says, taught.labels.unique().tolist()))
+        return mutual.mutual_loss(logits, taught, dice_weight)
+
+    monkeypatch.setattr(mutual_teaching, "mutual_loss", loss)
+    step(started)
+    assert heard == [(1, [2]), (1, [2]), (2, [1]), (2, [1])]  # image and feature term of each network
+
+
+def test_a_network_learns_without_moving_its_teacher(started):
+    """One network's whole step leaves no gradient in the other."""
+    batch = next(started.dataloader_train)
+    started._weak = batch["data"][~batch["labelled"]]
+    started._taught = started._label(started.peer.network)
+    started._strong, started._boxes = started._draw_strong_view()
+    for part in started.loss_parts(started.own_samples(batch)):
+        sum(part().values()).backward()
+    assert all(p.grad is not None for p in started.network.parameters())
+    assert all(p.grad is None for p in started.peer.module.parameters())
+
+
+def test_both_networks_label_before_either_learns(started, monkeypatch):
+    calls = []
+    label, learn = nnUNetTrainerCMEMS._label, nnUNetTrainerCMEMS._learn_from
+    monkeypatch.setattr(nnUNetTrainerCMEMS, "_label", lambda *a: calls.append("label") or label(*a))
+    monkeypatch.setattr(nnUNetTrainerCMEMS, "_learn_from", lambda *a: calls.append("learn") or learn(*a))
+    step(started)
+    assert calls == ["label", "label", "learn", "learn"]
+
+
+def test_perturbed_features_leave_the_clean_pass_untouched(started):
+    batch = next(started.dataloader_train)
+    started._weak = batch["data"][~batch["labelled"]]
+    started._taught = started._label(started.peer.network)
+    with torch.no_grad():
+        before = [o.clone() for o in started.network(batch["data"])]
+        started.feature_term()
+        halves = started.halves[id(started.network)]
+        after, joined = started.network(batch["data"]), halves.decode(halves.encode(batch["data"]))
+    for a, b, c in zip(before, after, joined, strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+
+
+def test_where_no_voxel_is_kept_the_step_is_finite_and_teaches_nothing(project, tmp_path):
+    none = {"mutual": {"confidence": 1.0, "confidence_start": 1.0}}
+    trainer = start(Training(project, tmp_path, CMEMS, settings=none))
+    assert math.isfinite(step(trainer)["loss"])
+    log = trainer.epoch_means.take()
+    assert log["loss/mutual_image"] == log["loss/mutual_feature"] == log["share/kept"] == 0
+    assert log["loss/supervised"] > 0
+
+
+def test_mixed_precision_skips_only_the_network_whose_step_is_not_finite(started, monkeypatch):
+    started.grad_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    before = [tensors(network) for network in started.networks().values()]
+    original = started.feature_term
+    first = iter([math.inf, 1.0])
+    monkeypatch.setattr(started, "feature_term", lambda: original() * next(first))
+    step(started)
+    after = [tensors(network) for network in started.networks().values()]
+    assert tiny.differences(before[0], after[0]) == [] != tiny.differences(before[1], after[1])
+
+
+# ---- batches
+
+
+def test_half_of_the_labelled_samples_are_synthetic_and_show_pasted_classes(started):
+    synthetic = labelled = 0
+    shown = set()
+    for _ in range(20):
+        batch = next(started.dataloader_train)
+        for i, name in enumerate(batch["keys"]):
+            labelled += bool(batch["labelled"][i])
+            if name.startswith("synthetic/"):
+                assert batch["labelled"][i] and name.removeprefix("synthetic/") in started.scans.unlabelled
+                shown |= set(batch["target"][0][i].unique().tolist())
+                synthetic += 1
+    assert labelled == 20 and synthetic == 10
+    assert shown == {0, 1, 2, 3}
+
+
+def test_without_synthetic_part_there_are_none(project, tmp_path):
+    trainer = start(Training(project, tmp_path, "nnUNetTrainerCMEMSNoSynthetic", settings=SURE))
+    assert trainer.synthetic_scans is None
+    assert not any(n.startswith("synthetic/") for _ in range(6) for n in next(trainer.dataloader_train)["keys"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batch_of_one_and_odd_batch(batch_size, project, tmp_path):
+    own = project.copy(tmp_path)
+    plans = json.loads((own.pre / f"{tiny.PLANS}.json").read_text())
+    plans["configurations"]["3d_fullres"]["batch_size"] = batch_size
+    own.edit(f"{tiny.PLANS}.json", **plans)
+    trainer = start(Training(own, tmp_path, CMEMS, settings=SURE))
+    assert all(math.isfinite(step(trainer)["loss"]) for _ in range(4))
+
+
+# ---- configurations and variants
+
+
+@pytest.mark.parametrize(
+    ("trainer", "terms"),
+    [
+        (CMEMS, {"mutual_image", "mutual_feature"}),
+        ("nnUNetTrainerCMEMSNoImage", {"mutual_feature"}),
+        ("nnUNetTrainerCMEMSNoFeature", {"mutual_image"}),
+    ],
+)
+def test_variants_and_2d(trainer, terms, project, tmp_path):
+    trainer = start(Training(project, tmp_path, trainer, "2d", settings=SURE))
+    step(trainer)
+    log = trainer.epoch_means.take()
+    assert {n.removeprefix("loss/") for n in log if n.startswith("loss/mutual")} == terms
+    assert all(log[f"gradient_ratio/{term}"] > 0 for term in terms)
+
+
+def test_a_residual_encoder_trains_and_another_architecture_is_refused_by_name(project, tmp_path):
+    own = project.copy(tmp_path)
+    plans = json.loads((own.pre / f"{tiny.PLANS}.json").read_text())
+    network = plans["configurations"]["3d_fullres"]["architecture"]
+    for name, works in (("ResidualEncoderUNet", True), ("ResidualUNet", False)):
+        network["network_class_name"] = f"dynamic_network_architectures.architectures.unet.{name}"
+        network["arch_kwargs"].pop("n_conv_per_stage", None)
+        network["arch_kwargs"]["n_blocks_per_stage"] = [1, 1]
+        own.edit(f"{tiny.PLANS}.json", **plans)
+        training = Training(own, tmp_path, CMEMS, settings=SURE)
+        if works:
+            assert math.isfinite(step(start(training))["loss"])
+        else:
+            with pytest.raises(NotImplementedError, match="ResidualUNet.*use nnUNetTrainerCMEMSNoFeature"):
+                training.build()
+
+
+# ---- the network for prediction
+
+
+def test_the_better_network_predicts_and_the_student_while_nothing_is_known(started):
+    assert started.inference_network is started.network
+    for student, peer, expected in ((0.5, 0.6, "peer"), (0.6, 0.5, "student"), (math.nan, math.nan, "student")):
+        started.smoothed_dice = {"student": student, "peer": peer}
+        assert started.inference_name == expected
+
+
+def test_pseudo_dice_by_hand():
+    counts = {"tp_hard": np.array([3, 0]), "fp_hard": np.array([1, 0]), "fn_hard": np.array([1, 0])}
+    assert mean_pseudo_dice([counts, counts]) == 0.75
+    assert math.isnan(mean_pseudo_dice([{name: 0 * value for name, value in counts.items()}]))
+    assert smoothed(0.5, 1.0) == pytest.approx(0.55)
+    assert smoothed(math.nan, 0.5) == smoothed(0.5, math.nan) == 0.5
