@@ -29,7 +29,7 @@ pytestmark = [
     ),
 ]
 AXIAL, CORONAL, SAGITTAL = tools.PLANES
-PATIENCE_S = 30
+PATIENCE_S = 60
 LEFT, RIGHT = 1, 2
 
 
