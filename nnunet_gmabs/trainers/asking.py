@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
 from nnunet_gmabs.annotation.requests import Request, RequestedPlane, RequestedScan
 from nnunet_gmabs.config import ActiveConfig
+from nnunet_gmabs.data.expert import labelled_identifiers
 from nnunet_gmabs.data.expert_build import write_expert
 from nnunet_gmabs.data.follow import follow_labels
 from nnunet_gmabs.data.grid import labels_to_original_grid
@@ -207,27 +207,36 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
 
     def take_answers(self) -> list[str]:
         """Bring what has arrived onto the training grid; the scans concerned."""
-        arrived = self.expert.poll()
-        if not arrived:
-            return []
-        names = sorted({answer.identifier for answer in arrived})
-        try:
-            if self.active_settings.expert == "simulated":
-                for answer in arrived:
-                    self.build_own_expert_file(answer.identifier, answer.label_file)
-            else:
-                self.merge(arrived, names)
-        except InputError as error:
-            self.print_to_log_file(f"WARNING: answers for {', '.join(names)} were not taken: {error}")
-            return []
-        self.answered = sorted({*self.answered, *(name for name in names if name in self.known_scans())})
-        self.print_to_log_file(f"answered: {', '.join(names)}; {len(self.scans.labelled)} scans are labelled now")
+        if self.active_settings.expert == "simulated":
+            names = [self.take_simulated(answer) for answer in self.expert.poll()]
+        else:
+            names = self.take_merged()
+        if names:
+            self.answered = sorted({*self.answered, *names} & self.known_scans())
+            self.print_to_log_file(
+                f"answered: {', '.join(sorted(names))}; {len(self.scans.labelled)} scans are labelled now"
+            )
         return names
 
-    def merge(self, arrived: Sequence[Arrived], names: list[str]) -> None:
-        """A person's answers go into labelsTr and from there into the expert files."""
-        merge(self.raw, lambda: [answer.source for answer in arrived if answer.source is not None])
-        follow_labels(self.raw, names)
+    def take_simulated(self, answer: Arrived) -> str:
+        """The answer as an expert file of this training alone."""
+        self.build_own_expert_file(answer.identifier, answer.label_file)
+        return answer.identifier
+
+    def take_merged(self) -> list[str]:
+        """A person's answers: merged here, or by `gmabs merge` beside this training."""
+        merged: set[str] = set()
+        try:
+            arrived = self.expert.poll()
+            if arrived:
+                merge(self.raw, lambda: [answer.source for answer in arrived if answer.source is not None])
+                merged = {answer.identifier for answer in arrived}
+                follow_labels(self.raw, sorted(merged))
+        except InputError as error:
+            self.print_to_log_file(f"WARNING: answers were not taken; they are looked at again later: {error}")
+            self.expert = Folder(self.raw)  # reports anew what it has reported
+        folder = Path(self.preprocessed_dataset_folder)
+        return sorted(merged.union(labelled_identifiers(folder.parent, folder.name, self.scans.unlabelled)))
 
     def known_scans(self) -> set[str]:
         """Scans that are preprocessed, so that they can be trained on."""

@@ -11,8 +11,10 @@ import pytest
 import tiny
 from tiny import Training
 
+from nnunet_gmabs.annotation.experts import Folder
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import Answer, existing_rounds, read_request, write_answer
+from nnunet_gmabs.cli import main
 from nnunet_gmabs.data.expert import decode, expert_file, read_expert
 from nnunet_gmabs.errors import InputError
 
@@ -131,7 +133,8 @@ def test_lost_answers_of_a_simulated_expert_are_given_again(uninterrupted, oracl
     assert (one.output / "expert" / f"{name}_expert.b2nd").read_bytes() == before
 
 
-def test_a_persons_answer_is_merged_while_the_training_runs(project, tmp_path):
+@pytest.mark.parametrize("merged_by", ["the training", "gmabs merge"])
+def test_a_persons_answer_joins_the_labelled_scans_while_the_training_runs(merged_by, project, tmp_path):
     own = project.copy(tmp_path / "data")
     one = training(own, tmp_path, active={"expert": "person", "strategy": "foreground-random"})
     raw = RawFolder(own.raw)
@@ -152,6 +155,8 @@ def test_a_persons_answer_is_merged_while_the_training_runs(project, tmp_path):
                     labels[tuple(index if a == axis else slice(None) for a in range(3))] = 1
                 write_answer(raw, 0, Answer(scan.identifier, planes, "somebody"), labels, properties)
                 answered.append(scan.identifier)
+                if merged_by == "gmabs merge":
+                    assert main(["merge", "-d", own.number]) == 0
 
         return mock.patch.object(trainer_class, "on_epoch_start", on_epoch_start)
 
@@ -172,3 +177,12 @@ def test_a_persons_answer_is_merged_while_the_training_runs(project, tmp_path):
 def test_without_dense_labels_no_expert_can_be_simulated(project, tmp_path):
     with pytest.raises(InputError, match="labelsTr_dense: no such folder"):
         training(project, tmp_path).build()
+
+
+def test_an_answer_that_cannot_be_read_does_not_end_the_training(project, tmp_path):
+    own = project.copy(tmp_path / "data")
+    one = training(own, tmp_path, active={"expert": "person", "strategy": "foreground-random"})
+    with mock.patch.object(Folder, "poll", side_effect=InputError("answers/scan_03.json: not usable")):
+        one.here()
+    assert one.final.is_file()
+    assert "WARNING: answers were not taken; they are looked at again later: answers/scan_03.json" in one.log()
