@@ -229,7 +229,7 @@ def plot(table: list[dict], rows: list[dict], title: str, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     panels = list(dict.fromkeys((row["data set"], row["class"]) for row in table if row["class"] != "all"))
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 4.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 4.8), squeeze=False)
     for axis, (name, label) in zip(axes[0], panels, strict=True):
         own = [row for row in rows if (row["data set"], row["class"]) == (name, label)]
         axis.plot([0.4, 1], [0.4, 1], color="0.6", linewidth=1, label="no gain")
@@ -278,12 +278,8 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     args.out.with_suffix(".md").write_text(markdown(table), encoding="utf-8")
-    plot(
-        table,
-        rows,
-        f"{args.generalist}, prompted {'without' if args.no_prior else 'with'} prior",
-        args.out.with_suffix(".png"),
-    )
+    prior = "no prior" if args.no_prior else f"prior of {'known' if args.tell else 'unknown'} Dice"
+    plot(table, rows, f"{args.generalist}, {prior}", args.out.with_suffix(".png"))
     print(markdown(table))
 
 
