@@ -1,4 +1,4 @@
-"""CMEMS: both networks, who teaches whom, synthetic samples, variants."""
+"""CMEMS from end to end: both networks, who teaches whom, synthetic samples, checkpoints, the ensemble."""
 
 import json
 import math
@@ -9,6 +9,8 @@ import tiny
 import torch
 from tiny import Training
 
+from nnunet_gmabs.cli import main
+from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.learning import mutual
 from nnunet_gmabs.trainers import mutual_teaching
 from nnunet_gmabs.trainers.mutual import mean_pseudo_dice, nnUNetTrainerCMEMS, smoothed
@@ -42,6 +44,63 @@ def step(trainer):
 
 def tensors(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+# ---- the command
+
+
+@pytest.fixture(scope="module")
+def trained(project, tmp_path_factory):
+    """A training by the real nnUNetv2_train."""
+    training = Training(project, tmp_path_factory.mktemp("cmems"), CMEMS, settings=SURE)
+    training.command()
+    return training
+
+
+def test_the_command_leaves_log_picture_and_both_networks(trained):
+    content = tiny.load(trained.final)
+    ours = content["gmabs"]
+    assert set(ours["networks"]) == {"student", "peer"}
+    assert tiny.differences(ours["networks"]["student"], ours["networks"]["peer"]) != []
+    name = ours["inference_name"]
+    assert tiny.differences(content["network_weights"], ours["networks"][name]) == []
+    rows = tiny.read_log(trained)
+    for suffix in ("", "_peer"):
+        for term in ("supervised", "mutual_image", "mutual_feature"):
+            assert all(math.isfinite(row[f"loss/{term}{suffix}"]) for row in rows)
+        assert all(row[f"share/kept{suffix}"] == 1 for row in rows)
+    assert {"share/kept_class_0", "pseudo_dice/student", "pseudo_dice/peer"} <= rows[0].keys()
+    assert (trained.output / "synthetic_samples.png").read_bytes()[:4] == b"\x89PNG"
+    assert "objects of synthetic samples are cut out of scan_" in trained.log()
+
+
+def test_stock_nnunet_averages_the_exported_networks(trained, tmp_path, capsys):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    models = tmp_path / "model"
+    assert main(["export", "-m", str(trained.output), "--ensemble", "-o", str(models)]) == 0
+    assert "-f 0 1" in capsys.readouterr().out
+    predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    image = torch.randn(1, 17, 18, 19, generator=torch.Generator().manual_seed(0))
+    logits = {}
+    for folds in ((0,), (1,), (0, 1)):
+        predictor.initialize_from_trained_model_folder(str(models), folds)
+        logits[folds] = predictor.predict_logits_from_preprocessed_data(image).float()
+    assert not torch.allclose(logits[0,], logits[1,])
+    torch.testing.assert_close(logits[0, 1], (logits[0,] + logits[1,]) / 2, rtol=1e-2, atol=1e-2)  # nnU-Net's are half
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--network", "teacher"], "holds student, peer, no 'teacher'"),
+        (["--ensemble", "-chk", "none.pth"], "none.pth: not there"),
+        (["--ensemble", "-o", "."], "is there already"),
+    ],
+)
+def test_exports_that_are_refused(arguments, message, trained, capsys):
+    assert main(["export", "-m", str(trained.output), *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 # ---- one step
@@ -164,7 +223,7 @@ def test_batch_of_one_and_odd_batch(batch_size, project, tmp_path):
     assert all(math.isfinite(step(trainer)["loss"]) for _ in range(4))
 
 
-# ---- configurations and variants
+# ---- configurations, variants, refusals
 
 
 @pytest.mark.parametrize(
@@ -200,7 +259,21 @@ def test_a_residual_encoder_trains_and_another_architecture_is_refused_by_name(p
                 training.build()
 
 
-# ---- the network for prediction
+def test_what_is_refused(project, regions, tmp_path):
+    with pytest.raises(NotImplementedError, match="region-based labels; use nnUNetTrainerMeanTeacher"):
+        Training(regions, tmp_path / "regions", CMEMS).build()
+    with pytest.raises(InputError, match="has no teacher; set inference_network"):
+        Training(project, tmp_path / "teacher", CMEMS, settings={"inference_network": "teacher"}).build()
+    settings = {"synthetic": {"exemplars": "scan_05"}}
+    with pytest.raises(InputError, match="'scan_05' is no labelled training scan"):
+        Training(project, tmp_path / "exemplar", CMEMS, settings=settings).build().get_dataloaders()
+    trainer = Training(project, tmp_path / "unlabelled", CMEMS).build()
+    trainer.scans.unlabelled.clear()
+    with pytest.raises(InputError, match="needs unlabelled scans, and there are none"):
+        trainer.get_dataloaders()
+
+
+# ---- the network for prediction, and checkpoints
 
 
 def test_the_better_network_predicts_and_the_student_while_nothing_is_known(started):
@@ -216,3 +289,23 @@ def test_pseudo_dice_by_hand():
     assert math.isnan(mean_pseudo_dice([{name: 0 * value for name, value in counts.items()}]))
     assert smoothed(0.5, 1.0) == pytest.approx(0.55)
     assert smoothed(math.nan, 0.5) == smoothed(0.5, math.nan) == 0.5
+
+
+def test_interrupted_and_continued_equals_uninterrupted_bit_for_bit(training, project, tmp_path, monkeypatch):
+    training.here()
+    other = Training(project, tmp_path / "other", CMEMS, settings=SURE)
+    original = nnUNetTrainerCMEMS.train_step
+
+    def interrupted(trainer, batch):
+        if trainer.iteration == 7:
+            raise KeyboardInterrupt
+        return original(trainer, batch)
+
+    monkeypatch.setattr(nnUNetTrainerCMEMS, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        other.here()
+    monkeypatch.setattr(nnUNetTrainerCMEMS, "train_step", original)
+    other.here(continue_training=True)
+    assert tiny.differences(tiny.load(training.final), tiny.load(other.final)) == []
+    log = "gmabs_log.csv"
+    assert (training.output / log).read_bytes() == (other.output / log).read_bytes()
