@@ -29,7 +29,8 @@ class EmbeddedGeneralist:
         checkpoint: other weights than those in the package.
         device: torch device.
         specialist_dice: about how good the priors' scans are, in [0, 1], where that is known (pseudo Dice, expert
-            planes); may be set at any time. The better the specialist, the less is changed. None: unknown.
+            planes); may be set at any time. The better the specialist, the less is changed. None: unknown,
+            which measured as good or better (docs/generalist.md).
 
     Raises:
         InputError: weights missing, damaged or of another network.
