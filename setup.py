@@ -35,6 +35,7 @@ REQUIREMENTS = [
     "safetensors",  # weights of the embedded generalist: a format that runs no code when it is read
     "SimpleITK>=2.2.1",  # geometry of scans and labels; nnU-Net's own bound
     "blosc2>=3.3.2",  # nnU-Net's preprocessed files, ours beside them; nnU-Net's own bound
+    "jinja2",  # gmabs report: fills its page, and escapes names that users gave; torch needs it as well
     "matplotlib",  # gmabs_progress.png and the demo's pictures
     "tqdm",  # progress bars with remaining time
     "PyYAML",  # gmabs.yaml
@@ -129,6 +130,7 @@ if __name__ == "__main__":
                 "annotation/painter/page/*",
                 "annotation/painter/page/js/*",
                 "generalist/weights/*",
+                "report/page/page.html",
             ]
         },
         install_requires=REQUIREMENTS,

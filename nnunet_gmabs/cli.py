@@ -26,6 +26,7 @@ COMMANDS = {
     "relabel": "relabel",
     "evaluate": "evaluate",
     "export": "export",
+    "report": "report",
 }
 
 

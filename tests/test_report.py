@@ -1,0 +1,301 @@
+"""The report's page: its numbers, its sentences for what is missing, and names that try to be markup."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import asked
+import numpy as np
+import pytest
+import raw_data
+from asked import PLANES
+
+from nnunet_gmabs import cli
+from nnunet_gmabs.annotation.merge import merge
+from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.annotation.rounds import write_round
+from nnunet_gmabs.annotation.sources import waiting_sources
+from nnunet_gmabs.annotation.unmerge import unmerge
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.report.page.asked import read_rounds
+from nnunet_gmabs.report.page.build import Inputs, write_report
+from nnunet_gmabs.report.page.reading import Damaged, read_log
+from nnunet_gmabs.report.page.trainings import compare_settings, named_trainings, read_training
+from nnunet_gmabs.report.page.truth import Predictions, parse_predictions, truth_tables
+from nnunet_gmabs.report.page.words import curve_name
+
+HOSTILE = '<script>alert("x")</script>&'
+LOG = [
+    {"epoch": 0, "loss/supervised": 1.5, "weight/supervised": 1.0, "pseudo_dice/teacher": 0.25},
+    {"epoch": 1, "loss/supervised": 0.5, "weight/supervised": 1.0, "pseudo_dice/teacher": 0.625},
+]
+LOG[1] |= {"round/scans": 4, "round/quality": 0.75, "round/expert_dice/view_0": 0.5, "round/expert_dice/class_1": 0.875}
+
+
+class Page(HTMLParser):
+    """Tables as rows of words, text, tags and addresses of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.html = path.read_text(encoding="utf-8")
+        self.tables, self.text, self.tags, self.addresses = {}, "", [], []
+        self._table, self._in_cell = None, False
+        self.feed(self.html)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.addresses += [attrs[name] for name in ("src", "href", "action") if name in attrs]
+        if tag == "table":
+            self._table = self.tables.setdefault(attrs.get("id") or attrs.get("class"), [])
+        if tag == "tr" and self._table is not None:
+            self._table.append([])
+        if tag in ("td", "th") and self._table:
+            self._table[-1].append("")
+            self._in_cell = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._in_cell = False
+
+    def handle_data(self, data):
+        self.text += data
+        if self._in_cell:
+            self._table[-1][-1] = " ".join((self._table[-1][-1] + data).split())
+
+
+def page(raw, tmp_path, **more):
+    path = tmp_path / "report.html"
+    write_report(path, Inputs(raw, **more))
+    return Page(path)
+
+
+def make_training(folder, name="nnUNetTrainerGMABS__nnUNetPlans__3d_fullres/fold_0", log=LOG, **config):
+    folder = folder / name
+    folder.mkdir(parents=True)
+    settings = {"num_epochs": 2, "inference_network": "teacher", "relabel": {"every": 0.5}} | config
+    (folder / "gmabs.json").write_text(json.dumps({"config": settings, "versions": {"torch": "2.0"}}))
+    with open(folder / "gmabs_log.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, list(dict.fromkeys(n for row in log for n in row)), restval="")
+        writer.writeheader()
+        writer.writerows(log)
+    return folder
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return asked.make_raw(tmp_path)
+
+
+def test_a_data_set_without_anything_gives_a_page_of_sentences(tmp_path):
+    raw = RawFolder(raw_data.write_raw(tmp_path / "Dataset001_A", 2, (), raw_data.SPARSE_LABELS))
+    found = page(raw, tmp_path)
+    for sentence in (
+        "No expert was asked through gmabs ask",
+        "No plane is drawn yet, so there is no picture.",
+        "No training of this data set was found.",
+        "so predictions cannot be scored",
+    ):
+        assert sentence in found.text
+    assert "img" not in found.tags and "left out" not in found.text
+
+
+def test_the_budget_counts_planes_and_minutes(raw, tmp_path):
+    asked.ask(raw, {"scan_01": PLANES, "scan_02": PLANES[:2]})
+    write_round(raw, asked.request({"scan_03": PLANES[:1]}, strategy="cold-start"))
+    asked.answer(raw, 0, "scan_01", PLANES, seconds=90.0)
+    asked.answer(raw, 0, "scan_02", PLANES[:1], annotator="bert", seconds=None)
+    found = page(raw, tmp_path)
+    rows, text = found.tables["budget"], found.text
+    assert rows[1] == ["0", "2030-01-01 00:00 UTC", "random", "2", "5", "4", "1.5", "anna, bert"]
+    assert rows[2][2:] == ["cold-start", "1", "1", "0", "–", "nobody yet"]
+    assert rows[3][:4] == ["Budget spent", "6", "4", "1.5"]
+    # 1.5 minutes over the 3 planes of the one timed answer; 2 planes are open
+    assert "1 of 2 answers has a time; 0.5 minutes a plane" in text and "2 planes still open: about 1 minutes" in text
+
+
+def test_a_plane_tells_where_it_is_why_and_what_came_of_it(raw, tmp_path):
+    asked.ask(raw, {"scan_01": PLANES, "scan_02": PLANES[:1]})
+    asked.answer(raw, 0, "scan_01", PLANES[:2])
+    before = [plane.state for scan in rounds(raw)[0].scans for plane in scan.planes]
+    assert before == ["drawn, not merged yet"] * 2 + ["waits for an expert"] * 2
+    merge(raw, lambda: waiting_sources(raw))
+    found = page(raw, tmp_path)
+    row = found.tables["round"][1]
+    assert row[:5] == ["scan_01", "", "axial, axis 0, index 6", "because", "in the labels"]
+    assert row[5].startswith("anna") and row[6] == "1.5"
+    unmerge(raw, 0)
+    states = [plane.state for scan in rounds(raw)[0].scans for plane in scan.planes]
+    assert states == ["taken back"] * 2 + ["waits for an expert"] * 2
+
+
+def rounds(raw):
+    damaged = Damaged()
+    found = read_rounds(raw, damaged, 2.0).rounds
+    assert damaged.messages == []
+    return found
+
+
+def test_names_that_are_markup_stay_text(tmp_path):
+    name = '<img src=x onerror="alert(1)">&'
+    labels = {"background": 0, f"$l_{HOSTILE}": 1, "right": 2, "ignore": 3}
+    folder = raw_data.write_raw(tmp_path / "Dataset001_<i>A", 2, (), labels)
+    (folder / "imagesTr/scan_01_0000.nii.gz").rename(folder / f"imagesTr/{name}_0000.nii.gz")
+    raw = RawFolder(folder)
+    write_round(raw, asked.request({name: PLANES}, strategy=HOSTILE))
+    _, properties = raw.read_image(name)
+    labels = asked.keep_planes(raw_data.scan_labels(1), PLANES, raw_data.IGNORE)
+    asked.write_answer(raw, 0, asked.Answer(name, tuple(PLANES), HOSTILE, 60.0, HOSTILE), labels, properties)
+    training = make_training(tmp_path / "results", f"{HOSTILE.replace('/', '')}__p__3d/fold_0", **{HOSTILE: HOSTILE})
+    found = page(raw, tmp_path, trainings=[training])
+    assert "script" not in found.tags and "i" not in found.tags[:20]
+    assert all(address.startswith(("data:image/", "#")) for address in found.addresses)
+    assert name in found.text and HOSTILE in found.text and "Dataset001_<i>A" in found.text
+
+
+def test_the_page_asks_for_nothing_from_outside(raw, tmp_path):
+    asked.ask(raw, {"scan_01": PLANES})
+    found = page(raw, tmp_path, trainings=[make_training(tmp_path / "results")])
+    assert not re.search(r"(?:https?:)?//", re.sub(r"base64,[A-Za-z0-9+/=]+", "", found.html))
+    assert "script" not in found.tags and "link" not in found.tags and "iframe" not in found.tags
+    assert sum(address.startswith("data:image/") for address in found.addresses) >= 6
+    assert "default-src 'none'" in found.html
+
+
+def test_a_training_shows_its_figures(raw, tmp_path):
+    one = make_training(tmp_path / "results")
+    two = make_training(tmp_path / "results", "nnUNetTrainerGMABS__nnUNetPlans__3d_fullres/fold_1", LOG[:1])
+    (two / "checkpoint_final.pth").touch()
+    (two / "validation").mkdir()
+    (two / "validation/summary.json").write_text('{"foreground_mean": {"Dice": 0.3456}}')
+    found = page(raw, tmp_path, trainings=[one, two])
+    row = ["nnUNetTrainerGMABS", "nnUNetPlans, 3d_fullres"]
+    assert found.tables["overview"][1:] == [
+        [*row, "0", "not finished: 2 of 2 epochs", "teacher", "62.5", "–", "1"],
+        [*row, "1", "finished", "teacher", "25.0", "34.6", "–"],
+    ]
+    assert found.tables["agreement"][1:3] == [["views across axis 0", "50.0", "–"], ["left, views fused", "87.5", "–"]]
+    assert "loss/supervised" not in found.text, "columns have names for people"
+    assert "All trainings have the same settings." in found.text
+
+
+def test_a_damaged_log_is_named_and_the_rest_is_shown(raw, tmp_path):
+    good = make_training(tmp_path / "results")
+    bad = make_training(tmp_path / "results", "nnUNetTrainerSparse__nnUNetPlans__3d_fullres/fold_0")
+    (bad / "gmabs_log.csv").write_text("epoch,loss/supervised\n0,0.5\n1,0.\x00x\n")
+    (bad / "gmabs.json").write_text('{"config": {"num_epo')
+    (bad / "prompts_round_001.png").write_bytes(b"\x89PNG\r\n\x1a\nbut no more")
+    found = page(raw, tmp_path, trainings=[good, bad])
+    for name in ("gmabs_log.csv", "gmabs.json", "prompts_round_001.png"):
+        assert str(bad / name) in found.text
+    assert str(good) not in found.text.split("What the experts were asked")[0]
+    assert [line[0] for line in found.tables["overview"][1:]] == ["nnUNetTrainerGMABS", "nnUNetTrainerSparse"]
+    assert "Pseudo Dice of every training" in found.text
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("", "no column epoch"),
+        ("time,loss\n1,2\n", "no column epoch"),
+        ("epoch,loss/a\n0,1\n1\n", "line 3 has 1 values for 2 columns"),
+        ("epoch,loss/a\n0,abc\n", "'abc' is no number"),
+        ("epoch,loss/a\n,1\n", "line 2 has no epoch"),
+    ],
+)
+def test_a_log_that_is_no_log(tmp_path, content, said):
+    path = tmp_path / "gmabs_log.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=said) as error:
+        read_log(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("line", ["no json\n", '{"event": "merged", "time": "t", "who": "w", "round": 0}\n'])
+def test_a_damaged_ledger_is_named_and_the_requests_are_shown(raw, tmp_path, line):
+    asked.ask(raw, {"scan_01": PLANES})
+    ledger = raw.folder / "gmabs/rounds.jsonl"
+    ledger.write_text(ledger.read_text() + line)
+    found = page(raw, tmp_path)
+    assert str(ledger) in found.text and found.tables["budget"][1][4] == "3"
+
+
+def write_predictions(raw, folder, numbers, shift):
+    for number in numbers:
+        _, properties = raw.read_image(raw_data.name(number))
+        labels = np.roll(raw_data.scan_labels(number), shift, axis=2)
+        folder.mkdir(exist_ok=True)
+        raw.write_labels(labels, folder / f"{raw_data.name(number)}.nii.gz", properties)
+    return Predictions(folder.name, folder)
+
+
+def test_dice_where_the_truth_is_known(raw, tmp_path):
+    truth = write_predictions(raw, raw.folder / "labelsTr_dense", range(4), 0)
+    exact = write_predictions(raw, tmp_path / "exact", range(3), 0)
+    moved = write_predictions(raw, tmp_path / "moved", range(4), 1)
+    [table] = truth_tables(raw, [moved, exact], Damaged())
+    # boxes 3 and 4 voxels wide, moved by 1: 2/3 and 3/4
+    assert table.truth == truth.name and not table.unseen
+    assert table.scored[0].class_means == pytest.approx({1: 2 / 3, 2: 3 / 4})
+    assert table.scored[1].mean == 1.0 and table.scored[1].without == ["scan_03"]
+    assert [c.label for c in table.compared] == [None, 1, 2]
+    result = table.compared[0].result
+    assert result.mean == pytest.approx(1 - (2 / 3 + 3 / 4) / 2) and result.counts and result.scans == 3
+    found = page(raw, tmp_path, predictions=[moved, exact])
+    assert found.tables["dice"][1:3] == [
+        ["moved", "4", "66.7", "75.0", "70.8"],
+        ["exact", "3", "100.0", "100.0", "100.0"],
+    ]
+    assert found.tables["compared"][1][:3] == ["exact against moved", "mean of all", "+29.2"]
+    assert found.tables["compared"][1][-1].startswith("better")
+
+
+def test_one_name_twice_is_two_seeds_and_an_unreadable_prediction_is_named(raw, tmp_path):
+    write_predictions(raw, raw.folder / "labelsTs", range(3), 0)
+    moved = write_predictions(raw, tmp_path / "moved", range(3), 1)
+    again = Predictions("moved", write_predictions(raw, tmp_path / "again", range(3), 2).folder)
+    (again.folder / "scan_02.nii.gz").write_bytes(b"no image")
+    damaged = Damaged()
+    [table] = truth_tables(raw, [moved, again], damaged)
+    assert [one.seed for one in table.scored] == [0, 1] and not table.compared and table.unseen
+    assert len(damaged.messages) == 1 and str(again.folder / "scan_02.nii.gz") in damaged.messages[0]
+    assert list(table.scored[1].dice) == ["scan_00", "scan_01"]
+
+
+def test_settings_that_differ_are_told_apart():
+    from pathlib import Path
+
+    from nnunet_gmabs.report.page.trainings import Training
+
+    def training(**settings):
+        return Training(Path("t"), "t", "p", "c", "0", settings)
+
+    one = training(**{"seed": 0, "relabel": None, "teacher.max_decay": 0.99, "on": True})
+    two = training(**{"seed": 1, "relabel.every": 0.06, "teacher.max_decay": 0.99, "on": True})
+    differing, same = compare_settings([one, two])
+    assert differing == [("seed", ["0", "1"]), ("relabel", ["off", "–"]), ("relabel.every", ["off", "0.06"])]
+    assert same == [("teacher.max_decay", ["0.99", "0.99"]), ("on", ["yes", "yes"])]
+
+
+def test_names_of_curves_for_people():
+    assert curve_name("gradient_ratio/consistency_peer", {}) == curve_name("loss/consistency", {}) + ", second network"
+    assert curve_name("share/kept_class_0", {}) == "taught by the other network, background"
+    assert curve_name("loss/some_new_term", {}) == "some new term"
+
+
+def test_wrong_arguments_name_the_cure(tmp_path, raw, capsys):
+    with pytest.raises(InputError, match="NAME=FOLDER"):
+        parse_predictions(["a=/nowhere"])
+    with pytest.raises(InputError, match="holds no fold_"):
+        named_trainings([tmp_path])
+    assert cli.main(["report", "-d", str(raw.folder), "-o", str(tmp_path / "no/report.html")]) == 2
+    assert "is no folder" in capsys.readouterr().err
+
+
+def test_pictures_of_rounds_first_and_last_only(tmp_path):
+    folder = make_training(tmp_path)
+    for number in (1, 2, 3):
+        (folder / f"prompts_round_{number:03d}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"IEND\xaeB`\x82")
+    assert [p.title for p in read_training(folder, Damaged()).prompts] == ["prompts round 001", "prompts round 003"]
