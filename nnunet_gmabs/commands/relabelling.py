@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnunet_gmabs.annotation.raw_folder import find_raw_folder
-from nnunet_gmabs.config import GM_ABS, GMABSConfig
+from nnunet_gmabs.commands.relabelling_checks import check_scans, made_from, matching_dataset_json, refuse_other_labels
+from nnunet_gmabs.config import GM_ABS
 from nnunet_gmabs.data import pseudo_labels
 from nnunet_gmabs.data.cases import preprocessed_folder
-from nnunet_gmabs.data.expert import (
-    ensure_expert_labels,
-    labelled_identifiers,
-    read_expert,
-    require_prepared_where_it_matters,
-)
+from nnunet_gmabs.data.expert import ensure_expert_labels, labelled_identifiers
 from nnunet_gmabs.data.grid import labels_to_original_grid
-from nnunet_gmabs.data.record import preprocessing_key
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import replace_atomically, sha256, write_json
+from nnunet_gmabs.files import replace_atomically
 from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans
 from nnunet_gmabs.generalist.relabel import Relabeller
 from nnunet_gmabs.generalist.votes import Example
@@ -35,8 +28,6 @@ if TYPE_CHECKING:
     from nnunet_gmabs.commands.model import Model
 
 ROUND = 1
-RECORD = "gmabs_relabel.json"
-NO_MATTER = {"cache_gib", "slices_at_once"}  # settings that change no label
 Progress = Callable[[Sequence[str]], Iterable[str]]
 
 
@@ -114,8 +105,8 @@ def open_job(
     pre = preprocessed_folder(find_raw_folder(dataset))
     predictor = model.predictor
     managers = plans_manager, configuration = predictor.plans_manager, predictor.configuration_manager
-    dataset_json = _dataset_json(pre, model)
-    _check_scans(pre, plans_manager, configuration, dataset_json)
+    dataset_json = matching_dataset_json(pre, model)
+    check_scans(pre, plans_manager, configuration, dataset_json)
     identifiers = sorted(path.stem for path in (pre / configuration.data_identifier).glob("*.pkl"))
     ensure_expert_labels(pre, plans_manager, configuration, dataset_json, identifiers)
     labelled = labelled_identifiers(pre, configuration.data_identifier, identifiers)
@@ -139,83 +130,6 @@ def open_job(
     relabeller = Relabeller(None, config.relabel, scans, output / "training_grid", config.seed)
     relabeller = asking(relabeller, config.generalist, *managers, pre, say)
     output.mkdir(parents=True, exist_ok=True)
-    _refuse_other_labels(output, _made_from(model, config, relabeller))
+    refuse_other_labels(output, made_from(model, config, relabeller))
     network = getattr(predictor.network, "_orig_mod", predictor.network).to(on)  # nnU-Net may have compiled it
     return RelabelJob(network, relabeller, pre, managers, dataset_json["file_ending"], output)
-
-
-def _dataset_json(pre: Path, model: Model) -> dict[str, Any]:
-    """Of the preprocessed data set, whose classes must be those of the model."""
-    path = pre / "dataset.json"
-    if not path.is_file():
-        raise InputError(f"{path}: not there; run gmabs prepare")
-    dataset_json = json.loads(path.read_text(encoding="utf-8"))
-    known, here = (
-        {k: v for k, v in labels.items() if k != "ignore"} for labels in (model.labels, dataset_json["labels"])
-    )
-    if known != here:
-        raise InputError(
-            f"{model.folder}: knows the labels {known}, but {path} has {here}; name a model of this data set"
-        )
-    if model.has_regions:
-        raise InputError(
-            f"{model.folder}: was trained on regions, which may overlap; a generalist is asked for classes"
-        )
-    if "ignore" not in dataset_json["labels"]:
-        raise InputError(f"{path}: has no ignore label, so that every scan is labelled everywhere; nothing to relabel")
-    return dataset_json
-
-
-def _check_scans(pre: Path, plans_manager: Any, configuration: Any, dataset_json: dict[str, Any]) -> None:
-    """Raise InputError unless the scans were preprocessed as the model wants them."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    name = plans_manager.plans_name
-    if configuration.previous_stage_name is not None:
-        raise InputError("a cascade needs predictions of its first stage; use a model of 2d, 3d_lowres or 3d_fullres")
-    plans_file = pre / f"{name}.json"
-    if not (pre / configuration.data_identifier).is_dir() or not plans_file.is_file():
-        raise InputError(f"{pre / configuration.data_identifier}: no preprocessed scans; run gmabs prepare -p {name}")
-    present = PlansManager(str(plans_file))
-    same = [
-        c
-        for c in present.available_configurations
-        if present.get_configuration(c).data_identifier == configuration.data_identifier
-    ]
-    key = preprocessing_key(plans_manager, configuration)
-    if not any(preprocessing_key(present, present.get_configuration(c)) == key for c in same):
-        raise InputError(f"{plans_file}: the model was trained with other plans; its scans would look different to it")
-    require_prepared_where_it_matters(pre, plans_manager, configuration, dataset_json)
-
-
-def _made_from(model: Model, config: GMABSConfig, relabeller: Relabeller) -> dict[str, Any]:
-    """All that decides the labels, as JSON returns it."""
-    assert config.generalist is not None and config.relabel is not None and relabeller.generalist is not None
-    expert = hashlib.sha256()
-    for identifier in relabeller.scans.labelled:
-        expert.update(
-            f"{identifier} {read_expert(relabeller.scans.expert_file(identifier))[1]['source_sha256']}\n".encode()
-        )
-    generalist = {name: value for name, value in asdict(config.generalist).items() if name not in NO_MATTER}
-    made_from = {
-        "checkpoint": sha256(model.folder / f"fold_{model.folds[0]}" / model.checkpoint),
-        "generalist": generalist | {"weights": relabeller.generalist.weights_hash},
-        "relabel": asdict(config.relabel),
-        "seed": config.seed,
-        "expert labels": expert.hexdigest(),
-    }
-    return json.loads(json.dumps(made_from))
-
-
-def _refuse_other_labels(output: Path, made_from: dict[str, Any]) -> None:
-    """Raise InputError where the folder holds labels that were made from something else; else note from what."""
-    path = output / RECORD
-    if not path.is_file():
-        write_json(path, made_from)
-        return
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    other = sorted(name for name in made_from if stored.get(name) != made_from[name])
-    if other:
-        raise InputError(
-            f"{output}: has labels made with another {other[0]}; name another folder with -o, or remove it"
-        )

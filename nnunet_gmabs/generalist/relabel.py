@@ -129,11 +129,13 @@ class Relabeller:
         done = set(pseudo_labels.finished(self.folder, number))
         return [i for i in [*self.scans.labelled, *self.scans.unlabelled][part] if i not in done]
 
-    def figures(self, number: int) -> dict[str, ScanFigures]:
-        """Of the scans that a round has labelled so far."""
+    def figures(self, number: int, identifiers: Sequence[str] | None = None) -> dict[str, ScanFigures]:
+        """Of the scans that a round has labelled so far, or of those of them that are named."""
         folder = pseudo_labels.round_folder(self.folder, number)
-        names = pseudo_labels.finished(self.folder, number)
-        return {name: ScanFigures(**pseudo_labels.read_figures(folder / f"{name}.b2nd")) for name in names}
+        if identifiers is None:
+            identifiers = pseudo_labels.finished(self.folder, number)
+        files = {name: folder / f"{name}.b2nd" for name in identifiers}
+        return {n: ScanFigures(**pseudo_labels.read_figures(file)) for n, file in files.items() if file.is_file()}
 
     def labelled_prototypes(self, network: nn.Module) -> Tensor:
         """(C, F): prototypes of the voxels that the expert drew, over all labelled scans."""
@@ -204,7 +206,7 @@ class Relabeller:
         axes = view_axes(self.scans.spacing_mm, self.settings.views)
         if identifier in self.scans.labelled or self.settings.min_expert_agreement == 0:
             return axes
-        figures = [f for name, f in self.figures(number).items() if name in self.scans.labelled]
+        figures = self.figures(number, self.scans.labelled).values()
         dice = {axis: mean_dice([f.expert_views[str(axis)] for f in figures if f.expert_views]) for axis in axes}
         return [axis for axis in axes if not dice[axis] < self.settings.min_expert_agreement]
 
