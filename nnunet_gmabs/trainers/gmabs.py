@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from nnunet_gmabs.report.prompts import draw_prompts
 from nnunet_gmabs.trainers import progress, relabelling
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 
-ROUND_STATE = ("round", "round_finished", "rounds_due", "specialist_dice")
+ROUND_STATE = ("round", "round_finished", "rounds_due")
 
 
 class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
@@ -61,7 +60,6 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
                 "trainer, or gmabs sparsify for a trial"
             )
         self.round, self.round_finished, self.rounds_due = 0, True, 0  # the last round begun, and whether it is done
-        self.specialist_dice: float | None = None  # when it began
         self.relabeller = relabelling.build(self)
         super().initialize()
 
@@ -127,21 +125,12 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         due = rounds_due(self.progress, first, settings.every, settings.until)
         if due > self.rounds_due and self.current_epoch < self.num_epochs:
             self.rounds_due, self.round, self.round_finished = due, self.round + 1, False
-            self.specialist_dice = self.held_out_dice()
             self.save_latest()
             self.run_round()
-
-    def held_out_dice(self) -> float | None:
-        """The teacher's last pseudo Dice on labelled scans that are not trained on; None where there are none."""
-        dice = self.history[-1]["pseudo_dice/teacher"] if self.history else math.nan
-        trained_on = set(self.scans.labelled) & set(self.scans.validation)
-        return dice if math.isfinite(dice) and not trained_on else None
 
     def run_round(self) -> None:
         """Relabel the training scans; then the checkpoint names the round, and the one before it goes."""
         relabeller = self.relabeller.on(relabelling.training_scans(self))
-        if hasattr(relabeller.generalist, "specialist_dice"):  # one that trusts good specialists more
-            relabeller.generalist.specialist_dice = self.specialist_dice  # type: ignore[union-attr]
         try:
             figures, examples = relabeller.run(self.teacher_module, self.round, self._progress_bar)
         except OSError as error:
