@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ def export(fold: Path, checkpoint: str, networks: Sequence[str], output: Path) -
         folder = output / f"fold_{number}"
         folder.mkdir()
         exported = {key: content[key] for key in KEYS} | {"network_weights": stored[name]}
-        replace_atomically(folder / checkpoint, lambda path, exported=exported: torch.save(exported, path))
+        replace_atomically(folder / checkpoint, partial(torch.save, exported))
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -56,7 +56,8 @@ def choose_exemplars(drawn: Drawn, classes: Sequence[int]) -> list[str]:
         drawn: voxels of each class, by scan.
         classes: foreground classes.
     """
-    missing, chosen = set(classes), []
+    chosen: list[str] = []
+    missing = set(classes)
     while True:
         new = {name: missing & {c for c, n in voxels.items() if n} for name, voxels in drawn.items()}
         size = {name: sum(voxels.get(c, 0) for c in classes) for name, voxels in drawn.items()}

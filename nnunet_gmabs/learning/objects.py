@@ -73,7 +73,7 @@ def cut_out_objects(
     return [cut for _, cut in sorted(found, key=lambda pair: -pair[0])]
 
 
-def convex_hull(piece: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+def convex_hull(piece: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
     """(X, Y, Z) bool: voxels in the convex hull of True voxels, or within half the smallest spacing of it.
 
     A piece without three independent directions (a single drawn plane) gives that plane's hull, one voxel thick.

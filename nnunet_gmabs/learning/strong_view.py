@@ -47,8 +47,7 @@ def draw_strong_view(image: Tensor, strength: float, generator: torch.Generator)
     """
 
     def uniform(low: float, high: float, neutral: float = 0.0) -> Tensor:
-        options = {"generator": generator, "device": image.device, "dtype": image.dtype}
-        comes, where = torch.rand(2, image.shape[0], **options)
+        comes, where = torch.rand(2, image.shape[0], generator=generator, device=image.device, dtype=image.dtype)
         return torch.where(comes < 0.5, neutral + strength * (low + (high - low) * where - neutral), neutral)
 
     return StrongView(

@@ -60,16 +60,15 @@ def draw_transform(
     angles = np.radians(rng.uniform(-rotation_degrees, rotation_degrees, 3))
     displacement = rng.normal(0.0, 1.0, (3, *[CONTROL_POINTS] * 3))
     log_size = rng.uniform(-1, 1) * np.log(scale)
-    size = np.asarray(size, float)
-    sides, scales = size, np.full(3, np.exp(-log_size))
+    sides, scales = np.asarray(size, float), np.full(3, np.exp(-log_size))
     if in_plane:
-        angles[1:], displacement[0], scales[0], sides = 0.0, 0.0, 1.0, size[1:]
+        angles[1:], displacement[0], scales[0], sides = 0.0, 0.0, 1.0, sides[1:]
     gain, bias = rng.uniform(-intensity, intensity, (2, channels))
     matrix = rotation(angles) @ np.diag(scales)
     return ObjectTransform(matrix, displacement * elastic * sides.min(), np.exp(gain), bias)
 
 
-def rotation(angles: Sequence[float]) -> np.ndarray:
+def rotation(angles: Sequence[float] | np.ndarray) -> np.ndarray:
     """(3, 3): turns by three angles in radians, across axis 0, then 1, then 2."""
     result = np.eye(3)
     for axis, angle in enumerate(angles):

@@ -29,7 +29,7 @@ class EncoderDecoder:
                 f"{type(network).__name__}: perturbed features are known for "
                 f"{' and '.join(c.__name__ for c in SUPPORTED)} only; use nnUNetTrainerCMEMSNoFeature"
             )
-        halves = (network.encoder, network.decoder)
+        halves: tuple[Any, Any] = (network.encoder, network.decoder)
         self._encoder: Any
         self._decoder: Any
         self._encoder, self._decoder = (torch.compile(half) if compiled else half for half in halves)

@@ -190,7 +190,8 @@ class MutualTeaching(Base):
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Of both networks."""
         super().set_deep_supervision_enabled(enabled)
-        self.peer.module.decoder.deep_supervision = enabled
+        decoder: Any = self.peer.module.decoder
+        decoder.deep_supervision = enabled
 
     def epoch_summary(self) -> dict[str, float]:
         """Also the peer's means; its weights are the student's."""
