@@ -174,6 +174,7 @@ def test_the_demo_goes_from_nothing_to_a_table_and_a_picture(tmp_path, monkeypat
     assert {(score.cell, score.scan, score.label) for score in read_scores(result.scores)} == {
         ("stock nnU-Net", f"scan_{number:03d}", label) for number in (3, 4) for label in (1, 2)
     }
+    assert "stock nnU-Net" in result.page.read_text()
     assert result.picture.read_bytes().startswith(b"\x89PNG")
     assert any("nnUNetv2_train 902 3d_fullres 0 -tr nnUNetTrainerStock_1x1_seed0" in line for line in lines)
     log = (tmp_path / "demo" / "logs" / "stock_nnU-Net_training.log").read_text()

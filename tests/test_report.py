@@ -213,13 +213,26 @@ def test_a_log_that_is_no_log(tmp_path, content, said):
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("line", ["no json\n", '{"event": "merged", "time": "t", "who": "w", "round": 0}\n'])
+@pytest.mark.parametrize("line", ["no json\n", '{"event": "merged", "time": "t", "who": "w", "round": 0}\n', "[]\n"])
 def test_a_damaged_ledger_is_named_and_the_requests_are_shown(raw, tmp_path, line):
     asked.ask(raw, {"scan_01": PLANES})
     ledger = raw.folder / "gmabs/rounds.jsonl"
     ledger.write_text(ledger.read_text() + line)
     found = page(raw, tmp_path)
     assert str(ledger) in found.text and found.tables["budget"][1][4] == "3"
+
+
+def test_a_damaged_answer_and_request_are_named(raw, tmp_path):
+    asked.ask(raw, {"scan_01": PLANES, "scan_02": PLANES})
+    asked.ask(raw, {"scan_03": PLANES})
+    asked.answer(raw, 0, "scan_01", PLANES)
+    answer = asked.answer(raw, 0, "scan_02", PLANES)[1]
+    answer.write_text("{")
+    request = raw.folder / "gmabs/requests/round_001/request.json"
+    request.write_text("[]")
+    found = page(raw, tmp_path)
+    assert str(answer) in found.text and str(request) in found.text
+    assert found.tables["budget"][1][5] == "3" and len(found.tables["budget"]) == 3
 
 
 def write_predictions(raw, folder, numbers, shift):
@@ -283,6 +296,21 @@ def test_names_of_curves_for_people():
     assert curve_name("gradient_ratio/consistency_peer", {}) == curve_name("loss/consistency", {}) + ", second network"
     assert curve_name("share/kept_class_0", {}) == "taught by the other network, background"
     assert curve_name("loss/some_new_term", {}) == "some new term"
+
+
+def test_the_command_writes_beside_the_trainings_or_into_the_data_set(nnunet_folders, capsys):
+    raw = asked.make_raw(nnunet_folders["nnUNet_raw"])
+    assert cli.main(["report", "-d", "1"]) == 0
+    assert (raw.folder / "gmabs/gmabs_report.html").is_file()
+    results = nnunet_folders["nnUNet_results"] / raw.folder.name
+    training = make_training(results)
+    (training / "gmabs_log.csv").write_text("")
+    assert cli.main(["report", "-d", "1"]) == 0
+    found = Page(results / "gmabs_report.html")
+    assert found.tables["overview"][1][0] == "nnUNetTrainerGMABS"
+    said = capsys.readouterr().out
+    assert f"written: {results / 'gmabs_report.html'}" in said and f"left out: {training / 'gmabs_log.csv'}" in said
+    assert sorted(p.name for p in results.iterdir()) == ["gmabs_report.html", training.parent.name], "no leftovers"
 
 
 def test_wrong_arguments_name_the_cure(tmp_path, raw, capsys):

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     for line in result.claims:
         print(f"  {line}")
     print(f"\n{(time.monotonic() - start) / 60:.1f} minutes in all. Look at:")
+    print(f"  {result.page}    the report: trainings, what the generalist saw, Dice")
     print(f"  {result.picture}    contours of truth and prediction on held-out slices")
     print(f"  {result.scores}    Dice of every scan and class")
     for path in sorted(result.place.results.glob("*/*/fold_0")):

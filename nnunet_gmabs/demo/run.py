@@ -79,6 +79,7 @@ class DemoResult:
         claims: a line for each difference to stock nnU-Net, with its interval.
         picture: PNG with contours on held-out slices.
         scores: CSV with all Dice values.
+        page: HTML report of the trainings and their Dice.
         place: where everything is.
     """
 
@@ -86,6 +87,7 @@ class DemoResult:
     claims: list[str]
     picture: Path
     scores: Path
+    page: Path
     place: Workplace
 
 
@@ -142,8 +144,12 @@ def prepare(place: Workplace, dataset: int, cpu_seconds: float) -> None:
     Raises:
         InputError: if it fails.
     """
-    command = [sys.executable, "-m", "nnunet_gmabs.cli", "prepare", "-d", str(dataset), "-c", CONFIGURATION]
-    command += ["--cpu", "--cpu-seconds", str(cpu_seconds), "-np", "1"]
+    small = ["--cpu", "--cpu-seconds", str(cpu_seconds), "-np", "1"]
+    _gmabs(place, "prepare", "-d", str(dataset), "-c", CONFIGURATION, *small)
+
+
+def _gmabs(place: Workplace, *arguments: str) -> None:
+    command = [sys.executable, "-m", "nnunet_gmabs.cli", *arguments]
     if subprocess.run(command, env=place.environment(), check=False).returncode:
         raise InputError(f"{' '.join(command)}: failed, see above")
 
@@ -161,7 +167,10 @@ def report(place: Workplace, seconds: dict[str, float], schedule: Schedule) -> D
     picture = place.folder / "contours.png"
     raw = RawFolder(place.raw / SPARSE_NAME)
     draw_contours(picture, [_picture(place, raw, name) for name in raw.scans("imagesTs")[:SHOWN_SCANS]], CLASSES)
-    return DemoResult(_table(dice, seconds), _claims(scores), picture, file, place)
+    page = place.folder / "report.html"
+    named = [f"{method}={_predictions(place, method)}" for method in TABLE_ORDER]
+    _gmabs(place, "report", "-d", str(SPARSE), "-o", str(page), "--predictions", *named)
+    return DemoResult(_table(dice, seconds), _claims(scores), picture, file, page, place)
 
 
 def _job(place: Workplace, method: str, trainer: str, schedule: Schedule, seed: int) -> list[Step]:
