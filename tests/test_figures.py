@@ -34,7 +34,15 @@ def test_dice_is_of_counts_summed_over_scans():
 
 
 def figures(**changes):
-    values = {"slices": 4, "encoded": 3, "masks": 5, "quality": 0.8, "views_agree": 0.5, "teacher_agrees": 0.6, "changed": nan}
+    values = {
+        "slices": 4,
+        "encoded": 3,
+        "masks": 5,
+        "quality": 0.8,
+        "views_agree": 0.5,
+        "teacher_agrees": 0.6,
+        "changed": nan,
+    }
     return ScanFigures(**(values | changes))
 
 

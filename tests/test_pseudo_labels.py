@@ -81,9 +81,7 @@ def test_a_damaged_file_counts_as_not_labelled_yet_and_is_named_when_read(tmp_pa
 def test_another_training_grid_is_named(tmp_path):
     write(tmp_path, 1)
     complete_round(tmp_path, 1)
-    with pytest.raises(
-        InputError, match=r"a\.b2nd: shape \(5, 6, 7\), but the scan's training grid is \(5, 6, 8\)"
-    ):
+    with pytest.raises(InputError, match=r"a\.b2nd: shape \(5, 6, 7\), but the scan's training grid is \(5, 6, 8\)"):
         newest_pseudo_labels(tmp_path, "a", (5, 6, 8))
 
 

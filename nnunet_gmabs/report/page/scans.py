@@ -56,7 +56,7 @@ def asked_pictures(raw: RawFolder, asked: Asked, classes: Mapping[int, str], dam
 
 def label_pictures(raw: RawFolder, classes: Mapping[int, str], damaged: Damaged) -> list[PlanePicture]:
     """Some labelled scans as they are in labelsTr, for a data set without answered rounds."""
-    pictures = []
+    pictures: list = []
     for identifier in raw.scans():
         path = raw.label_path(identifier)
         if not path.is_file() or len(pictures) == MOST_A_TRAINING:
