@@ -42,6 +42,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
     """
 
     config: GMABSConfig = SPARSE
+    inference_networks: tuple[str, ...] = ("student", "teacher", "peer", "better")  # valid values of that setting
 
     def __init__(
         self,
@@ -58,6 +59,11 @@ class nnUNetTrainerSparse(ResumableTrainer):
         for name in ("teacher", "consistency", "mutual", "synthetic", "relabel", "noise_tolerant", "active"):
             if getattr(settings, name) is None and getattr(type(self).config, name) is not None:
                 raise InputError(f"{type(self).__name__} needs the setting {name}; to go without, use another trainer")
+        if settings.inference_network not in self.inference_networks:
+            names = ", ".join(map(repr, self.inference_networks))
+            raise InputError(
+                f"inference_network is {settings.inference_network!r}; {type(self).__name__} predicts with one of {names}"
+            )
         plans.setdefault("continue_training", False)  # nnU-Net pops it, and only its own command sets it
         super().__init__(plans, configuration, fold, dataset_json, device)
         if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS"):

@@ -28,6 +28,7 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     """
 
     config: GMABSConfig = MEAN_TEACHER
+    inference_networks = ("student", "teacher")
 
     @property
     def consistency_settings(self) -> ConsistencyConfig:

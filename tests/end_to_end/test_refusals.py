@@ -42,6 +42,7 @@ def test_cascades_are_refused_by_name(trainer, project, tmp_path):
         ({"initial_lr": -1.0}, "initial_lr is -1.0, outside"),
         ({"consistency": {"form": "hard"}}, "consistency.form is 'hard'; valid are 'confident', 'mse'"),
         ({"teacher": None}, f"{MEAN_TEACHER} needs the setting teacher"),
+        ({"inference_network": "peer"}, f"'peer'; {MEAN_TEACHER} predicts with one of 'student', 'teacher'"),
     ],
 )
 def test_wrong_settings_are_named_and_leave_nothing_behind(settings, message, project, tmp_path):
