@@ -60,9 +60,9 @@ class nnUNetTrainerSparse(ResumableTrainer):
             if getattr(settings, name) is None and getattr(type(self).config, name) is not None:
                 raise InputError(f"{type(self).__name__} needs the setting {name}; to go without, use another trainer")
         if settings.inference_network not in self.inference_networks:
-            names = ", ".join(map(repr, self.inference_networks))
             raise InputError(
-                f"inference_network is {settings.inference_network!r}; {type(self).__name__} predicts with one of {names}"
+                f"inference_network is {settings.inference_network!r}; {type(self).__name__} predicts with one of "
+                f"{', '.join(map(repr, self.inference_networks))}"
             )
         plans.setdefault("continue_training", False)  # nnU-Net pops it, and only its own command sets it
         super().__init__(plans, configuration, fold, dataset_json, device)
