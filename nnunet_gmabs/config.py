@@ -145,6 +145,12 @@ class RelabelConfig:
     """Axes along which slices are shown; well-resolved leaves out slices with elongated pixels. Paper: all three."""
     fusion: Literal["majority", "unanimous"] = "majority"
     """How many views must agree. Paper: majority."""
+    regions: Literal["probabilities", "prototypes"] = "probabilities"
+    """What is prompted: the teacher's most probable classes, or those whose prototypes are most alike (paper). Ours: on
+    hippocampus the former had a Dice of 66 %, the latter of 43 % (docs/study.md)."""
+    min_part: float = 0.1
+    """Connected parts of a class smaller than this share of its largest part are not prompted. Paper: 0, all are. Ours:
+    specks stretch the boxes."""
     prototypes: Literal["scan", "labelled"] = "scan"
     """Class prototypes from the scan's own predicted labels (paper), or from the voxels that the expert drew."""
     box_outward: float = 0.1
@@ -164,6 +170,7 @@ class RelabelConfig:
         _check_range(self, "until", 0, 1)
         if self.max_unlabelled is not None:
             _check_range(self, "max_unlabelled", 0)
+        _check_range(self, "min_part", 0, 1)
         _check_range(self, "box_outward", 0, 1)
         _check_range(self, "min_quality", 0, 1)
         _check_range(self, "min_expert_agreement", 0, 1)
@@ -177,6 +184,9 @@ class NoiseTolerantConfig:
     """At the start: w (1 - (1 - final_share) r(progress)). Paper: 0.5."""
     final_share: float = 0.1
     """Of the weight, at the end of the training. Paper: 0.1."""
+    dice_weight: float = 1.0
+    """Of a Dice term beside the clipped cross-entropy. Paper: 0; alone, its gradient is 0.6 to 2.5 % of the supervised
+    one, and nothing is learned (docs/study.md)."""
     doubtful_as: Literal["student", "ignore", "pseudo"] = "student"
     """Voxels that confident learning doubts take the student's own label (paper), are left out, or (no denoising)
     keep the pseudo label."""
@@ -187,6 +197,7 @@ class NoiseTolerantConfig:
     def __post_init__(self) -> None:
         _check_range(self, "weight", 0)
         _check_range(self, "final_share", 0, 1)
+        _check_range(self, "dice_weight", 0)
         if self.reachable_prob is not None:
             _check_range(self, "reachable_prob", 0, 1, open_low=True)
 
@@ -388,6 +399,14 @@ GM_ABS = replace(
     MEAN_TEACHER, generalist=GeneralistConfig(), relabel=RelabelConfig(), noise_tolerant=NoiseTolerantConfig()
 )
 """The mean teacher, and what a generalist says when the teacher prompts it."""
+
+GM_ABS_PAPER = replace(
+    MEAN_TEACHER_PAPER,
+    generalist=GeneralistConfig(),
+    relabel=RelabelConfig(regions="prototypes", min_part=0.0, first_iterations=0),
+    noise_tolerant=NoiseTolerantConfig(dice_weight=0.0),
+)
+"""The preset `paper`, with its prompts and weights."""
 
 GM_ABS_ACTIVE = replace(GM_ABS, active=ActiveConfig())
 """GM-ABS whole: with active cross-labelling."""

@@ -105,7 +105,7 @@ class Case:
         return self.folder / f"{name}_expert.b2nd"
 
     def relabeller(self, generalist, folder="rounds", order=sorted, **settings):
-        settings = RelabelConfig(**{"box_outward": 0.0} | settings)
+        settings = RelabelConfig(**{"box_outward": 0.0, "regions": "prototypes", "min_part": 0.0} | settings)
         return Relabeller(generalist, settings, self.scans(order), self.folder / folder, seed=3)
 
 

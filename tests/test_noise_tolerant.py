@@ -110,3 +110,14 @@ def test_clipping_bounds_the_loss_of_a_wrong_label():
     # (50, 0) is clipped to (norm, 0): less spread than the best direction has
     norm = max_norm_for_classes(2, 0.8)
     assert float(loss) == pytest.approx(math.log(1 + math.exp(norm)), rel=1e-6)
+
+
+def test_the_dice_term_is_that_of_the_denoised_labels(batch):
+    from nnunet_gmabs.learning.losses import masked_dice_loss, one_hot_foreground
+
+    logits, pseudo, expert = batch
+    without, _ = noise_tolerant_loss(logits, pseudo, expert, IGNORE, "pseudo", 0.8)
+    with_dice, _ = noise_tolerant_loss(logits, pseudo, expert, IGNORE, "pseudo", 0.8, dice_weight=0.5)
+    probs, known = torch.softmax(logits, 1)[:, 1:], pseudo != IGNORE
+    expected = without + 0.5 * masked_dice_loss(probs, one_hot_foreground(pseudo, 3), known, batch_dice=True)
+    torch.testing.assert_close(with_dice, expected)

@@ -150,7 +150,9 @@ class Relabeller:
 
     def scan(self, network: nn.Module, identifier: str, number: int, prototypes: Tensor | None = None) -> list[Example]:
         """Label one scan and write its file; a few slices to look at."""
-        specialist = specialist_of(self.scans.windows(network, identifier), prototypes)
+        specialist = specialist_of(
+            self.scans.windows(network, identifier), prototypes, self.settings.regions, self.settings.min_part
+        )
         teacher, expert = specialist.probs.argmax(0).astype(np.int16), self.scans.expert(identifier)
         votes = self.votes(specialist, expert, identifier, number)
         if votes.axes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from nnunet_gmabs.generalist import views
@@ -27,7 +28,7 @@ class Specialist:
         probs: (C, X, Y, Z) float32.
         similarity: (C, X, Y, Z) float32, cosine of a voxel's features to each class's prototype.
         present: (C,) bool, classes with a prototype.
-        labels: (X, Y, Z) int16, the class with a prototype whose cosine is highest.
+        labels: (X, Y, Z) int16, the regions that the generalist is prompted with.
     """
 
     probs: np.ndarray
@@ -41,8 +42,10 @@ class Specialist:
         return cosine_margin(similarity, torch.from_numpy(self.present)).numpy()
 
 
-def specialist_of(windows: SlidingWindows, prototypes: Tensor | None = None) -> Specialist:
-    """Probabilities and prototype labels of one scan, in passes over its windows.
+def specialist_of(
+    windows: SlidingWindows, prototypes: Tensor | None = None, regions: str = "prototypes", min_part: float = 0.0
+) -> Specialist:
+    """Probabilities, prototypes and regions of one scan, in passes over its windows.
 
     The released program compares features of one window at a time with prototypes of that window. Ours: prototypes of
     the whole scan, and cosines averaged over the windows that cover a voxel.
@@ -50,16 +53,43 @@ def specialist_of(windows: SlidingWindows, prototypes: Tensor | None = None) -> 
     Args:
         windows: of the scan.
         prototypes: (C, F) from elsewhere; None: the scan's own, of the network's own labels (GM-ABS 6).
+        regions: "prototypes": each voxel belongs to the class with the highest cosine (paper); "probabilities": to the
+            most probable one.
+        min_part: see without_small_parts.
     """
     probs = windows.probs(keep_features=True)
+    own = probs.argmax(0)
     if prototypes is None:
         sums = PrototypeSums(len(probs))
-        add_to_sums(sums, windows, probs, probs.argmax(0))
+        add_to_sums(sums, windows, probs, own)
         prototypes = sums.prototypes()
     similarity = windows.averaged(len(prototypes), lambda features: cosine_similarity(features, prototypes))
     present = has_prototype(prototypes)
-    labels = np.stack([nearest_prototype(plane, present).numpy().astype(np.int16) for plane in similarity.unbind(1)])
-    return Specialist(probs.numpy(), similarity.numpy(), present.numpy(), labels)
+    if regions == "prototypes":
+        labels = np.stack([nearest_prototype(p, present).numpy().astype(np.int16) for p in similarity.unbind(1)])
+    else:
+        labels = own.numpy().astype(np.int16)
+    return Specialist(probs.numpy(), similarity.numpy(), present.numpy(), without_small_parts(labels, min_part))
+
+
+def without_small_parts(labels: np.ndarray, share: float) -> np.ndarray:
+    """Labels without connected parts that are smaller than a share of their class's largest part.
+
+    Specks far from a structure would stretch the boxes of its slices, or ask for slices where nothing is.
+
+    Args:
+        labels: (X, Y, Z) int; parts are connected through faces.
+        share: in [0, 1]; 0 keeps everything, 1 the largest part of each class (of equals all).
+    """
+    if share <= 0:
+        return labels
+    kept = np.zeros_like(labels)
+    for label in np.unique(labels[labels > 0]):
+        parts, number = ndimage.label(labels == label)
+        sizes = np.bincount(parts.ravel(), minlength=number + 1)
+        sizes[0] = 0
+        kept[(sizes >= share * sizes.max())[parts] & (parts > 0)] = label
+    return kept
 
 
 def add_to_sums(sums: PrototypeSums, windows: SlidingWindows, probs: Tensor | None, labels: Tensor) -> None:

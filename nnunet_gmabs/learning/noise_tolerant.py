@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nnunet_gmabs.learning.confident import doubtful_voxels
-from nnunet_gmabs.learning.losses import clip_logits, masked_cross_entropy
+from nnunet_gmabs.learning.losses import clip_logits, masked_cross_entropy, masked_dice_loss, one_hot_foreground
 
 
 def noise_tolerant_loss(
@@ -18,10 +18,12 @@ def noise_tolerant_loss(
     ignore_label: int,
     doubtful_as: str = "student",
     reachable_prob: float | None = 0.8,
+    dice_weight: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy of clipped logits with denoised pseudo labels (GM-ABS 7).
+    """Cross-entropy of clipped logits with denoised pseudo labels (GM-ABS 7), and ours: a Dice term beside it.
 
-    L = mean over known voxels of - log softmax(clip(z))[y'],  y' = denoise(y, argmax z, doubtful)
+    L = mean over known voxels of - log softmax(clip(z))[y'] + w (1 - Dice(softmax z, y')),
+    y' = denoise(y, argmax z, doubtful)
 
     Confident learning doubts whole batches at a time; voxels that an expert drew are known, but never doubted.
 
@@ -33,6 +35,7 @@ def noise_tolerant_loss(
         ignore_label: of the data set.
         doubtful_as: see denoise; "pseudo" skips confident learning.
         reachable_prob: see max_norm_for_classes; None: logits are not clipped.
+        dice_weight: w; 0: the cross-entropy alone (paper).
 
     Returns:
         Scalar in the graph of logits (0 when nothing is known), and for the log, where there was denoising, the share
@@ -47,9 +50,15 @@ def noise_tolerant_loss(
         pseudo = denoise(pseudo, probs.argmax(1, keepdim=True), doubtful, ignore_label, doubtful_as)
         shares["doubtful"] = doubtful.sum() / known.sum().clamp(min=1)
         known = pseudo != ignore_label
+    clipped = logits
     if reachable_prob is not None:
-        logits = clip_logits(logits.float(), max_norm_for_classes(logits.shape[1], reachable_prob))
-    return masked_cross_entropy(logits, pseudo, known, "voxels"), shares
+        clipped = clip_logits(logits.float(), max_norm_for_classes(logits.shape[1], reachable_prob))
+    loss = masked_cross_entropy(clipped, pseudo, known, "voxels")
+    if dice_weight:
+        foreground = one_hot_foreground(pseudo, logits.shape[1])
+        dice = masked_dice_loss(torch.softmax(logits.float(), 1)[:, 1:], foreground, known, batch_dice=True)
+        loss = loss + dice_weight * dice
+    return loss, shares
 
 
 def denoise(pseudo: Tensor, student: Tensor, doubtful: Tensor, ignore_label: int, doubtful_as: str) -> Tensor:

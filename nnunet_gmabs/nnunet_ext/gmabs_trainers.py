@@ -18,6 +18,7 @@ from nnunet_gmabs.trainers.variants import (
     nnUNetTrainerGMABSNoClip,
     nnUNetTrainerGMABSNoDenoise,
     nnUNetTrainerGMABSNoGeneralist,
+    nnUNetTrainerGMABSPaper,
     nnUNetTrainerMeanTeacherPaper,
     nnUNetTrainerSparseHalfBatch,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "nnUNetTrainerGMABSNoClip",
     "nnUNetTrainerGMABSNoDenoise",
     "nnUNetTrainerGMABSNoGeneralist",
+    "nnUNetTrainerGMABSPaper",
     "nnUNetTrainerMeanTeacher",
     "nnUNetTrainerMeanTeacherPaper",
     "nnUNetTrainerSparse",

@@ -83,6 +83,7 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
             self.label_manager.ignore_label,
             self.noise_settings.doubtful_as,
             self.noise_settings.reachable_prob,
+            self.noise_settings.dice_weight,
         )
         self.epoch_means.add({f"share/{name}": float(value) for name, value in shares.items()})
         return loss

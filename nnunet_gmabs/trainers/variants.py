@@ -7,6 +7,7 @@ from nnunet_gmabs.config import (
     GM_ABS,
     GM_ABS_ACTIVE,
     GM_ABS_MUTUAL,
+    GM_ABS_PAPER,
     MEAN_TEACHER_PAPER,
     SPARSE,
     MutualConfig,
@@ -49,6 +50,12 @@ class nnUNetTrainerCMEMSNoSynthetic(nnUNetTrainerCMEMS):
     """Without synthetic samples: the labelled half of a batch is of labelled scans."""
 
     config = replace(CMEMS, synthetic=None)
+
+
+class nnUNetTrainerGMABSPaper(nnUNetTrainerGMABS):
+    """GM-ABS with the prompts, losses and weights of its released program."""
+
+    config = GM_ABS_PAPER
 
 
 class nnUNetTrainerGMABSNoGeneralist(nnUNetTrainerGMABS):
