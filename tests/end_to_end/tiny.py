@@ -27,6 +27,7 @@ from nnunet_gmabs.data.prepare import PrepareOptions, prepare
 PLANS = "nnUNetPlansTiny"
 SETTINGS = {"num_epochs": 4, "num_iterations_per_epoch": 3, "num_val_iterations_per_epoch": 2, "save_every": 1}
 MEAN_TEACHER_SETTINGS = {
+    "inference_network": "teacher",  # of the two the one that is harder to get into a checkpoint
     "streams": {"batch_share": 1.0, "labelled_share": 0.5},
     # so young a teacher is sure of nothing
     "consistency": {"weight": 0.5, "ramp_start": 0.0, "ramp_end": 0.6, "confidence": 0.0},
