@@ -1,3 +1,4 @@
+import hashlib
 import os
 import sys
 import types
@@ -8,7 +9,7 @@ import pytest
 from nnunet_gmabs import doctor
 from nnunet_gmabs.cli import main
 from nnunet_gmabs.commands.doctor import layout
-from nnunet_gmabs.doctor import ERROR, OK, WARNING, Finding, machine, nnunet, software
+from nnunet_gmabs.doctor import ERROR, OK, WARNING, Finding, machine, nnunet, software, weights
 
 GIB = 2**30
 Usage = namedtuple("Usage", "total used free")
@@ -203,3 +204,29 @@ def test_gpus_are_named_and_a_driver_without_one_is_a_warning(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: gpus[i])
     assert only(machine.check_devices()).value == "Card A, 24 GiB, B, 1 GiB"
+
+
+def test_the_embedded_generalist_is_there_and_no_other_is_needed(monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_gmabs_weights", str(tmp_path))
+    embedded, folder = weights.check_generalists()
+    assert (embedded.level, folder.level) == ("ok", "ok")
+    assert folder.value.startswith(f"none of segment-anything in {tmp_path}")
+
+
+def test_a_file_with_a_published_name_and_another_content_is_wrong(monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_gmabs_weights", str(tmp_path))
+    (tmp_path / "sam_vit_b_01ec64.pth").write_bytes(b"half of it")
+    _, wrong, folder = weights.check_generalists()
+    assert wrong.level == "error" and str(tmp_path / "sam_vit_b_01ec64.pth") in wrong.value
+    assert "dl.fbaipublicfiles.com" in wrong.cure
+    assert folder.value.startswith("none")
+
+
+def test_published_weights_are_named(monkeypatch, tmp_path):
+    from nnunet_gmabs.generalist import sam_weights
+
+    monkeypatch.setenv("nnUNet_gmabs_weights", str(tmp_path))
+    (tmp_path / "mobile_sam.pt").write_bytes(b"whole")
+    monkeypatch.setitem(sam_weights.SHA256, "mobile_sam.pt", hashlib.sha256(b"whole").hexdigest())
+    _, folder = weights.check_generalists()
+    assert folder.value.startswith("vit_t of segment-anything")

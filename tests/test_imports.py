@@ -33,7 +33,7 @@ STATIONS = {
         "settings",
     },
     "nnunet_ext": {"trainers"},
-    "doctor": set(),
+    "doctor": {"generalist"},
     "demo": {"annotation", "config", "data", "doctor", "inference", "report", "trainers"},
     "commands": {
         "active",

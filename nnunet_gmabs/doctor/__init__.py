@@ -31,7 +31,7 @@ class Finding:
 
 def all_checks() -> list[Callable[[], list[Finding]]]:
     """Every check, in the order of the report: a later one may take for granted what an earlier one looks at."""
-    from nnunet_gmabs.doctor import machine, nnunet, software
+    from nnunet_gmabs.doctor import machine, nnunet, software, weights
 
     return [
         software.check_python,
@@ -39,6 +39,7 @@ def all_checks() -> list[Callable[[], list[Finding]]]:
         software.check_torch,
         nnunet.check_variables,
         nnunet.check_trainers,
+        weights.check_generalists,
         machine.check_devices,
         machine.check_cores,
         machine.check_memory,
