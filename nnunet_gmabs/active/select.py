@@ -45,6 +45,11 @@ class Strategy:
         return self.score is not None or self.predicted
 
     @property
+    def anywhere(self) -> bool:
+        """Whether planes go anywhere in the scan: the plain control, also where a model is at hand."""
+        return self.planes == RANDOM and not self.predicted
+
+    @property
     def features(self) -> Literal["histogram", "descriptor"] | None:
         """Which vectors of the images the spread needs."""
         return {"clusters": "histogram", "typical": "descriptor"}.get(self.spread)  # type: ignore[return-value]

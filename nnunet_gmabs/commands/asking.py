@@ -195,8 +195,7 @@ def _ask_in(
     image, properties = raw.read_image(scan.identifier)
     shape = image.shape[1:]
     how = options.how or strategy.planes
-    # planes of the plain control go anywhere, also where a model is at hand
-    predicted = look.labels(scan.identifier) if look.models and options.strategy != "random" else np.zeros(shape, int)
+    predicted = look.labels(scan.identifier) if look.models and not strategy.anywhere else np.zeros(shape, int)
     planes = choose_planes(
         predicted,
         options.planes,
@@ -205,7 +204,7 @@ def _ask_in(
         drawn,
         how,
         look.entropy(scan.identifier) if how == INFORMATION else None,
-        None if options.strategy == "random" else body_mask(image[0]),
+        None if strategy.anywhere else body_mask(image[0]),
         [float(s) for s in properties["spacing"]],
     )
     return request_scan(raw, scan, planes)

@@ -67,7 +67,7 @@ class Relabeller:
     """All that stays the same from round to round.
 
     Attributes:
-        generalist: None: the specialist's own prototype labels become pseudo labels.
+        generalist: None: the specialist's own regions become pseudo labels.
         settings: see RelabelConfig.
         scans: all training scans.
         folder: gets round_NNN/<case>.b2nd.

@@ -21,12 +21,12 @@ from nnunet_gmabs.annotation.experts import Arrived, Expert, Folder, Simulated
 from nnunet_gmabs.annotation.ledger import now
 from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
-from nnunet_gmabs.annotation.requests import Request, RequestedPlane, RequestedScan
+from nnunet_gmabs.annotation.requests import Request, RequestedScan, request_scan
 from nnunet_gmabs.config import ActiveConfig
 from nnunet_gmabs.data.expert import labelled_identifiers
 from nnunet_gmabs.data.expert_build import write_expert
 from nnunet_gmabs.data.follow import follow_labels
-from nnunet_gmabs.data.grid import labels_to_original_grid
+from nnunet_gmabs.data.grid import TrainingGrid, labels_to_original_grid
 from nnunet_gmabs.data.streams import FoldScans
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically, write_json
@@ -147,10 +147,14 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
             scan.identifier: self.on_own_grid(scan.identifier, looks[scan.identifier].labels) for scan in chosen
         }
         scans = tuple(self.planes_of(scan, proposals[scan.identifier], rng) for scan in chosen)
-        request = self.expert.ask(
-            Request(len(self.asked), now(), settings.strategy, self.config.seed, scans, str(self.output_folder)),
-            proposals,
-        )
+        request = Request(len(self.asked), now(), settings.strategy, self.config.seed, scans, str(self.output_folder))
+        try:
+            request = self.expert.ask(request, proposals)
+        except InputError as error:
+            if settings.expert == "simulated":
+                raise
+            self.print_to_log_file(f"WARNING: nobody was asked; the next round asks again: {error}")
+            return
         self.asked.append(asdict(request))
         write_json(Path(self.output_folder, "asked.json"), self.asked)
         for scan in scans:
@@ -177,7 +181,8 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         image = self.image(identifier)
         if STRATEGIES[self.active_settings.strategy].features == "histogram":
             return np.concatenate([intensity_histogram(channel) for channel in image])
-        return image_descriptor(image, self.properties(identifier)["spacing"])
+        grid = TrainingGrid.from_properties(self.properties(identifier), self.plans_manager, self.configuration_manager)
+        return image_descriptor(image, grid.spacing)
 
     def planes_of(self, scan: ChosenScan, predicted: np.ndarray, rng: np.random.Generator) -> RequestedScan:
         """What to draw in one chosen scan, on its own grid."""
@@ -192,16 +197,12 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
             rng,
             how=strategy.planes,
             information=information,
-            body=self.on_own_grid(scan.identifier, body_mask(self.image(scan.identifier)[0])),
+            body=None
+            if strategy.anywhere
+            else self.on_own_grid(scan.identifier, body_mask(self.image(scan.identifier)[0])),
             spacing_mm=[float(s) for s in self.properties(scan.identifier)["spacing"]],
         )
-        return RequestedScan(
-            scan.identifier,
-            tuple(path.relative_to(self.raw.folder).as_posix() for path in self.raw.images_of(scan.identifier)),
-            tuple(RequestedPlane(p.axis, p.index_orig, p.score, p.reason) for p in planes),
-            scan.score,
-            scan.reason,
-        )
+        return request_scan(self.raw, scan, planes)
 
     # ---- listening
 

@@ -60,6 +60,7 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
                 "trainer, or gmabs sparsify for a trial"
             )
         self.round, self.round_finished, self.rounds_due = 0, True, 0  # the last round begun, and whether it is done
+        self.answered: list[str] = []  # scans that have become labelled during the training (asking.py)
         self.relabeller = relabelling.build(self)
         super().initialize()
 
@@ -103,7 +104,8 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
             super().on_train_start()
             return
         super().on_train_start()
-        lost = self.relabeller.missing(self.round) if self.round and self.current_epoch < self.num_epochs else []
+        relabeller = self.relabeller.on(relabelling.training_scans(self))
+        lost = relabeller.missing(self.round) if self.round and self.current_epoch < self.num_epochs else []
         if lost and self.round_finished:
             self.print_to_log_file(
                 f"WARNING: {pseudo_labels.round_folder(self.pseudo_labels, self.round)} lacks {lost[0]}"

@@ -40,9 +40,10 @@ def training_scans(trainer: nnUNetTrainerGMABS) -> Scans:
     """The fold's training scans; of the unlabelled ones at most as many as the settings say, drawn by the seed."""
     folder = Path(trainer.preprocessed_dataset_folder)
     unlabelled, most = trainer.scans.unlabelled, trainer.relabel_settings.max_unlabelled
-    if most is not None and most < len(unlabelled):
-        rng = np.random.default_rng(trainer.entropy)
-        unlabelled = sorted(rng.choice(unlabelled, most, replace=False).tolist())
+    at_the_start = sorted({*unlabelled, *trainer.answered})  # what is drawn must not change when answers arrive
+    if most is not None and most < len(at_the_start):
+        drawn = np.random.default_rng(trainer.entropy).choice(at_the_start, most, replace=False)
+        unlabelled = sorted({*unlabelled}.intersection(drawn.tolist()))
     return preprocessed_scans(
         folder,
         trainer.scans.labelled,

@@ -59,7 +59,7 @@ class nnUNetTrainerGMABSPaper(nnUNetTrainerGMABS):
 
 
 class nnUNetTrainerGMABSNoGeneralist(nnUNetTrainerGMABS):
-    """The teacher's own prototype labels take the place of the generalist's."""
+    """The teacher's own labels take the place of the generalist's."""
 
     config = replace(GM_ABS, generalist=None)
 

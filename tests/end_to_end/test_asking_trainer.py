@@ -11,12 +11,14 @@ import pytest
 import tiny
 from tiny import Training
 
+from nnunet_gmabs.active.select import ChosenScan
 from nnunet_gmabs.annotation.experts import Folder
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import Answer, existing_rounds, read_request, write_answer
 from nnunet_gmabs.cli import main
 from nnunet_gmabs.data.expert import decode, expert_file, read_expert
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.trainers import asking, relabelling
 
 pytestmark = pytest.mark.slow
 ACTIVE = "nnUNetTrainerGMABSActive"
@@ -186,3 +188,29 @@ def test_an_answer_that_cannot_be_read_does_not_end_the_training(project, tmp_pa
         one.here()
     assert one.final.is_file()
     assert "WARNING: answers were not taken; they are looked at again later: answers/scan_03.json" in one.log()
+
+
+def test_a_question_that_cannot_be_written_does_not_end_the_training(project, tmp_path):
+    one = training(project.copy(tmp_path / "data"), tmp_path, active={"expert": "person"}, num_epochs=2)
+    with mock.patch.object(Folder, "ask", side_effect=InputError("somebody else is changing it")):
+        one.here()
+    assert one.final.is_file() and "WARNING: nobody was asked" in one.log()
+
+
+def test_the_scans_of_a_round_are_drawn_once_for_a_training(oracle, tmp_path):
+    trainer = training(oracle, tmp_path, relabel={"max_unlabelled": 2}).build()
+    before = relabelling.training_scans(trainer).unlabelled
+    others = [i for i in trainer.scans.unlabelled if i not in before]
+    assert len(before) == 2 and len(others) == 2
+    for name in (others[0], before[0]):
+        trainer.answered = [name]
+        after = relabelling.training_scans(trainer)
+        assert after.unlabelled == [i for i in before if i != name] and name in after.labelled
+
+
+@pytest.mark.parametrize(("strategy", "anywhere"), [("random", True), ("cold-start", False)])
+def test_only_the_plain_control_draws_planes_anywhere(strategy, anywhere, oracle, tmp_path):
+    trainer = training(oracle, tmp_path, active={"strategy": strategy}).build()
+    with mock.patch.object(asking, "choose_planes", return_value=[]) as choose:
+        trainer.planes_of(ChosenScan("scan_04", None, ""), np.zeros((1, 1, 1), int), np.random.default_rng(0))
+    assert (choose.call_args.kwargs["body"] is None) == anywhere
