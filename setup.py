@@ -45,10 +45,15 @@ ANNOTATE = [
     "starlette",  # gmabs annotate: routes, bodies and static files of the painter's server
     "uvicorn",  # gmabs annotate: runs it
 ]
+BENCHMARK = [
+    "monai>=1.3",  # Hausdorff distance and surface Dice: the field's own, widely used implementation
+]
 EXTRAS = {
     "annotate": ANNOTATE,
+    "benchmark": BENCHMARK,
     "test": [
         *ANNOTATE,
+        *BENCHMARK,
         "selenium>=4.10",  # drives Chromium through the painter's page; finds a driver without extra packages
         "pytest>=7",  # tmp_path retention and strict markers
         "ruff>=0.9",  # the formatter's current style

@@ -30,7 +30,7 @@ class SparsifyPlan:
 
     Attributes:
         scans: how many training scans keep labels.
-        planes: planes kept in each of them.
+        planes: planes kept in each of them; None: all, so that the scan is labelled densely.
         seed: draws the scans, and the planes at random positions. With one seed, the 6 scans of a small budget are
             among the 20 of a larger one.
         position: "roi-middle": through the box of all foreground, in the middle where an axis gets one plane
@@ -40,7 +40,7 @@ class SparsifyPlan:
     """
 
     scans: int
-    planes: int = 3
+    planes: int | None = 3
     seed: int = 0
     position: str = ROI_MIDDLE
     test: int = 0
@@ -48,8 +48,9 @@ class SparsifyPlan:
 
     def __post_init__(self) -> None:
         for name, least in (("scans", 1), ("planes", 1), ("test", 0), ("seed", 0), ("test_seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least {least}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name}={value}: must be at least {least}")
         if self.position not in POSITIONS:
             raise InputError(f"position={self.position!r}: must be one of {', '.join(POSITIONS)}")
 
@@ -97,7 +98,7 @@ def choose_planes(
 
     Three planes are one on each axis. Other numbers go round the axes, beginning with the one whose planes are
     sharpest, that is the axis of the largest spacing. At "roi-middle", n planes of one axis stand at 1/(n+1),
-    2/(n+1), ... of the foreground's box.
+    2/(n+1), ... of the foreground's box. All planes are those of the sharpest axis, which hold the whole scan.
 
     Args:
         labels: dense labels, (X, Y, Z), with foreground.
@@ -108,9 +109,11 @@ def choose_planes(
     Raises:
         ValueError: if there is no foreground, or too little for that many distinct planes.
     """
+    axes = sorted(range(3), key=lambda axis: (-list(spacing_mm)[axis], axis))
+    if plan.planes is None:
+        return [(axes[0], index) for index in range(labels.shape[axes[0]])]
     if plan.position == RANDOM and plan.planes % 3 == 0:
         return random_planes(labels, plan.planes, rng)
-    axes = sorted(range(3), key=lambda axis: (-list(spacing_mm)[axis], axis))
     counts = {axis: len(range(turn, plan.planes, 3)) for turn, axis in enumerate(axes)}
     if plan.position == ROI_MIDDLE and max(counts.values()) == 1:
         return [plane for plane in roi_middle_planes(labels) if counts[plane[0]]]

@@ -20,7 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="dense data set: ID, name under nnUNet_raw, or folder")
     parser.add_argument("target", metavar="DST", help="copy to make: DatasetXXX_Name under nnUNet_raw, or folder")
     parser.add_argument("--scans", type=int, required=True, help="training scans that keep labels")
-    parser.add_argument("--planes", type=int, default=3, help="planes kept in each; 3 = one on each axis (default)")
+    parser.add_argument(
+        "--planes",
+        type=lambda text: None if text == "all" else int(text),
+        default=3,
+        help="planes kept in each; 3 = one on each axis (default); all = the scan is labelled densely",
+    )
     parser.add_argument("--seed", type=int, default=0, help="draws the scans and random planes (default 0)")
     parser.add_argument(
         "--position",
@@ -44,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     result = sparsify(find_raw_folder(args.source), target, plan, lambda scans: tqdm(scans, "labels", unit="scan"))
     print(f"{target}")
     for identifier, planes in sorted(result.planes.items()):
-        print(f"  {identifier}: " + ", ".join(f"axis {axis} index {index}" for axis, index in planes))
+        where = ", ".join(f"axis {axis} index {index}" for axis, index in planes)
+        print(f"  {identifier}: " + (where if args.planes is not None else f"all {len(planes)} planes"))
     print(
         f"  {len(result.planes)} scans labelled, {len(result.unlabelled)} unlabelled, {len(result.test)} moved to test"
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -59,19 +60,43 @@ def dice_per_class(
     Raises:
         InputError: if a file is missing on either side, cannot be read, or the two differ in shape.
     """
-    names = _common_files(prediction_folder, truth_folder, file_ending)
-    result: Dice = {}
-    for name in names:
-        prediction = _read(prediction_folder / name, file_ending)
-        truth = _read(truth_folder / name, file_ending)
+    return {
+        pair.identifier: {label: dice(pair.prediction, pair.truth, label, ignore_label) for label in labels}
+        for pair in pairs(prediction_folder, truth_folder, file_ending)
+    }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Prediction and truth of one scan.
+
+    Attributes:
+        identifier: of the scan.
+        prediction, truth: integers, (X, Y, Z) in nnU-Net's order.
+        spacing_mm: of these axes.
+    """
+
+    identifier: str
+    prediction: np.ndarray
+    truth: np.ndarray
+    spacing_mm: tuple[float, ...]
+
+
+def pairs(prediction_folder: Path, truth_folder: Path, file_ending: str = ".nii.gz") -> Iterator[Pair]:
+    """All scans of two folders, sorted by identifier.
+
+    Raises:
+        InputError: if a file is missing on either side, cannot be read, or the two differ in shape.
+    """
+    for name in _common_files(prediction_folder, truth_folder, file_ending):
+        prediction, _ = _read(prediction_folder / name, file_ending)
+        truth, spacing_mm = _read(truth_folder / name, file_ending)
         if prediction.shape != truth.shape:
             raise InputError(
                 f"{prediction_folder / name}: shape {prediction.shape}, but {truth_folder / name} has {truth.shape}; "
                 "do both belong to the same scan?"
             )
-        identifier = name[: -len(file_ending)]
-        result[identifier] = {label: dice(prediction, truth, label, ignore_label) for label in labels}
-    return result
+        yield Pair(name[: -len(file_ending)], prediction, truth, spacing_mm)
 
 
 def scan_means(scores: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
@@ -114,12 +139,12 @@ def _common_files(prediction_folder: Path, truth_folder: Path, file_ending: str)
     return sorted(true)
 
 
-def _read(path: Path, file_ending: str) -> np.ndarray:
+def _read(path: Path, file_ending: str) -> tuple[np.ndarray, tuple[float, ...]]:
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
 
     try:
         reader = determine_reader_writer_from_file_ending(file_ending, verbose=False)()
-        labels, _ = reader.read_seg(str(path))
+        labels, properties = reader.read_seg(str(path))
     except Exception as error:  # every image library has its own exceptions for a broken file
         raise InputError(f"{path}: cannot be read ({str(error).strip().splitlines()[-1]})") from error
-    return labels[0]
+    return labels[0], tuple(float(s) for s in properties["spacing"])

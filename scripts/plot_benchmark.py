@@ -1,0 +1,155 @@
+"""Tables and label-efficiency curves of a benchmark.
+
+    python scripts/plot_benchmark.py scripts/benchmarks/hippocampus.yaml --work DIR
+
+DIR/results.csv is what scripts/benchmark.py has measured so far. Writes DIR/table.md (Dice, HD95, surface Dice; the
+claims of CONFIG, paired per scan and bootstrapped over scans and seeds; time and memory) and DIR/dice.png (Dice over
+drawn planes, a line for each trainer with the band of its seeds, full supervision as a dashed line).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from benchmark import ALL_DENSE, Grid
+
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.report.scores import paired_differences, read_scores
+from nnunet_gmabs.report.statistics import paired_bootstrap
+from nnunet_gmabs.report.tables import markdown_table
+
+matplotlib.use("Agg")
+Means = dict[tuple[str, str], dict[int, float]]  # (row, labels) -> seed -> mean over scans of the classes' means
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """All lines of results.csv."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; scripts/benchmark.py makes it")
+    with open(path, newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def means(lines: list[dict[str, str]], column: str) -> Means:
+    """Mean of a column over classes, then over scans, for each training; values that are no number are left out."""
+    values: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        values[line["row"], line["labels"], int(line["seed"])][line["scan"]].append(float(line[column]))
+    result: Means = defaultdict(dict)
+    for (row, labels, seed), by_scan in values.items():
+        of_scans = [np.nanmean(v) for v in by_scan.values() if not np.isnan(v).all()]
+        result[row, labels][seed] = float(np.mean(of_scans)) if of_scans else float("nan")
+    return result
+
+
+def score_table(grid: Grid, table: Means, factor: float = 1.0) -> str:
+    """Rows by labels; the mean of the seeds, in brackets each of them."""
+    used = [name for name in (*grid.labels, ALL_DENSE) if any(labels == name for _, labels in table)]
+    lines = []
+    for row in grid.rows:
+        cells = []
+        for labels in used:
+            seeds = [factor * v for _, v in sorted(table.get((row, labels), {}).items())]
+            each = f" ({', '.join(f'{v:.1f}' for v in seeds)})" if len(seeds) > 1 else ""
+            cells.append(f"{np.mean(seeds):.1f}{each}" if seeds else "")
+        if any(cells):
+            lines.append([row, *cells])
+    return markdown_table(["trainer", *used], lines)
+
+
+def claim_table(grid: Grid, results: Path) -> str:
+    """The configured claims, for each kind of labels that both rows have."""
+    scores = read_scores(results)
+    cells = {score.cell for score in scores}
+    lines = []
+    for better, worse in grid.claims:
+        for labels in grid.labels:
+            pair = [f"{row}, {labels}" for row in (better, worse)]
+            if not cells.issuperset(pair):
+                continue
+            differences, seeds, scans = paired_differences(scores, *pair)
+            interval = paired_bootstrap(100 * differences)
+            numbers = f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"
+            what = [f"{better} - {worse}", labels, f"{len(seeds)} x {len(scans)}", numbers]
+            lines.append([*what, "yes" if interval.counts else "no"])
+    return markdown_table(["claim", "labels", "seeds x scans", "Dice points, 90 % interval", "counts"], lines)
+
+
+def cost_table(grid: Grid, lines: list[dict[str, str]]) -> str:
+    """Medians over the trainings of a row."""
+    values: dict[str, set[tuple[float, ...]]] = defaultdict(set)
+    columns = ("seconds", "step_seconds", "peak_mib", "scans_used", "planes_used")
+    for line in lines:
+        values[line["row"]].add(tuple(float(line[column]) for column in columns))
+    rows = []
+    for row in filter(values.get, grid.rows):
+        seconds, step, peak, scans, planes = np.median(np.array(sorted(values[row])), axis=0)
+        rows.append([row, f"{seconds / 60:.1f}", f"{step:.2f}", f"{peak:.0f}", f"{scans:.0f}", f"{planes:.0f}"])
+    return markdown_table(["trainer", "minutes", "s a step", "peak MiB", "scans drawn", "planes drawn"], rows)
+
+
+def plot(grid: Grid, lines: list[dict[str, str]], path: Path) -> None:
+    """Dice over drawn planes."""
+    import matplotlib.pyplot as plt
+
+    dice = means(lines, "dice")
+    planes: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for line in lines:
+        planes[line["row"], line["labels"]].add(int(line["planes_used"]))
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for row in grid.rows:
+        if (row, ALL_DENSE) in dice:
+            level = 100 * np.mean(list(dice[row, ALL_DENSE].values()))
+            axes.axhline(level, color="0.4", linestyle="--", linewidth=1, label=f"{row}: {level:.1f}")
+        seeds = [100 * np.array(list(dice[row, labels].values())) for labels in grid.labels if (row, labels) in dice]
+        at = [np.mean(list(planes[row, labels])) for labels in grid.labels if (row, labels) in dice]
+        if not seeds:
+            continue
+        order = np.argsort(at)
+        x, y = np.array(at)[order], [seeds[i] for i in order]
+        (curve,) = axes.plot(x, [v.mean() for v in y], marker="o", markersize=4, label=row)
+        low, high = [v.min() for v in y], [v.max() for v in y]
+        axes.fill_between(x, low, high, alpha=0.15, color=curve.get_color(), linewidth=0)
+        axes.vlines(x, low, high, color=curve.get_color(), alpha=0.5, linewidth=1)
+    axes.set(xlabel="planes that an expert drew", ylabel="Dice on test scans (%)")
+    axes.set_title(f"{grid.dataset}, {grid.iterations} iterations", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main() -> int:
+    """Write both files and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    args = parser.parse_args()
+    try:
+        grid, lines = Grid.read(args.config), read(args.work / "results.csv")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    judged = f"{grid.judge_unlabelled} unlabelled training scans" if grid.judge_unlabelled else "test scans"
+    parts = [
+        f"Dice (%), {judged}, {grid.iterations} iterations:\n\n" + score_table(grid, means(lines, "dice"), 100),
+        claim_table(grid, args.work / "results.csv"),
+        "HD95 (mm):\n\n" + score_table(grid, means(lines, "hd95_mm")),
+        f"Surface Dice (%) at {grid.nsd_tolerance_mm} mm:\n\n" + score_table(grid, means(lines, "nsd"), 100),
+        cost_table(grid, lines),
+    ]
+    text = "\n\n".join(parts) + "\n"
+    (args.work / "table.md").write_text(text, encoding="utf-8")
+    plot(grid, lines, args.work / "dice.png")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

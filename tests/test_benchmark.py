@@ -1,0 +1,173 @@
+"""The benchmark's grid: its file, its cells, its tables, and one cell with real commands."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import raw_data
+import yaml
+
+from nnunet_gmabs.errors import InputError
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+GRID = {
+    "dataset": "Dataset004_Dense",
+    "iterations": 2,
+    "seeds": [0, 1],
+    "test_scans": 1,
+    "plans": {"cpu_seconds": 0.02, "batch_size": 2},
+    "settings": {"consistency": {"weight": 0.3, "confidence": 0.7}},
+    "labels": {"2 scans": {"scans": 2}, "1 dense scan": {"scans": 1, "planes": "all", "seeds": [0]}},
+    "rows": {
+        "stock": {"trainer": "stock"},
+        "ours": {"trainer": "nnUNetTrainerSparse", "settings": {"consistency": {"weight": 0.1}}},
+        "all": {"trainer": "stock", "labels": "dense", "seeds": [1]},
+    },
+    "claims": [["ours", "stock"]],
+}
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    sys.path.insert(0, str(SCRIPTS))
+    import benchmark
+    import plot_benchmark
+
+    yield benchmark, plot_benchmark
+    sys.path.remove(str(SCRIPTS))
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(GRID, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def dense(tmp_path):
+    folder = tmp_path / "data" / "Dataset004_Dense"
+    raw_data.write_dataset_json(folder, raw_data.LABELS, scans=6)
+    for number in range(6):
+        raw_data.write_scan(folder, number)
+        raw_data.write_labels(folder, number, planes=None)
+    return folder
+
+
+@pytest.fixture
+def bench(scripts, config, dense, tmp_path):
+    arguments = type("Arguments", (), {"data": dense.parent, "work": tmp_path / "work", "device": "cpu", "threads": 1})
+    return scripts[0].Benchmark(scripts[0].Grid.read(config), arguments)
+
+
+def write_cell(bench, cell, dice, **more):
+    """A result as run() writes it, with made scores of two scans."""
+    scores = {key: {scan: {1: v, 2: v} for scan, v in dice.items()} for key in ("dice", "hd95_mm", "nsd")}
+    row = bench.grid.rows[cell.row]
+    result = {
+        **{"row": cell.row, "labels": cell.labels, "seed": cell.seed, "trainer": row.trainer, "strategy": ""},
+        **{"settings": {} if row.trainer == "stock" else bench.settings(cell), "iterations": 2},
+        **{"scans_used": 2, "planes_used": 6, "seconds": 60, "step_seconds": 0.5, "peak_mib": 900},
+        **{"versions": {"nnunetv2": "2"}, "scores": scores, **more},
+    }
+    bench.result_file(cell).write_text(json.dumps(result))
+
+
+def test_cells_are_rows_by_labels_by_seeds(scripts, config):
+    cells = [(c.row, c.labels, c.seed) for c in scripts[0].Grid.read(config).cells()]
+    some = [(row, "2 scans", seed) for seed in (0, 1) for row in ("stock", "ours")]
+    assert cells == [*some, ("stock", "1 dense scan", 0), ("ours", "1 dense scan", 0), ("all", "all scans, dense", 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iteration": 3}, "iteration"),
+        ({"rows": {"a": {"trainer": "stock", "labels": ["3 scans"]}}, "claims": []}, "3 scans"),
+        ({"rows": {"a": {"settings": {}}}, "claims": []}, "trainer"),
+        ({"claims": [["ours", "theirs"]]}, "theirs"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(scripts, config, change, message):
+    config.write_text(yaml.safe_dump(GRID | change))
+    with pytest.raises(InputError, match=message):
+        scripts[0].Grid.read(config)
+
+
+def test_settings_of_a_row_win_over_those_of_the_grid(scripts, bench):
+    settings = bench.settings(scripts[0].Cell("ours", "2 scans", 1))
+    assert settings["consistency"] == {"weight": 0.1, "confidence": 0.7}
+    assert (settings["seed"], settings["num_epochs"], settings["num_iterations_per_epoch"]) == (1, 1, 2)
+    assert bench.grid.settings["consistency"]["weight"] == 0.3
+
+
+def test_a_measured_cell_is_not_measured_again_and_not_mistaken(scripts, bench, config):
+    cell = scripts[0].Cell("ours", "2 scans", 0)
+    assert not bench.is_done(cell)
+    write_cell(bench, cell, {"a": 0.5})
+    assert bench.is_done(cell)
+    bench.grid.rows["ours"].settings["consistency"]["weight"] = 0.2
+    with pytest.raises(InputError, match="other settings"):
+        bench.is_done(cell)
+
+
+def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monkeypatch):
+    benchmark, plot = scripts
+    for seed in (0, 1):
+        write_cell(bench, benchmark.Cell("stock", "2 scans", seed), {"a": 0.5, "b": 0.6})
+        write_cell(bench, benchmark.Cell("ours", "2 scans", seed), {"a": 0.6, "b": 0.7 + 0.1 * seed})
+    write_cell(bench, benchmark.Cell("all", "all scans, dense", 1), {"a": 0.9, "b": 0.9})
+    bench.write_csv()
+    monkeypatch.setattr(sys, "argv", ["plot_benchmark.py", str(config), "--work", str(bench.work)])
+    assert plot.main() == 0
+    text = capsys.readouterr().out
+    assert "| ours | 67.5 (65.0, 70.0) |  |" in text and "| all |  | 90.0 |" in text
+    assert "| ours - stock | 2 scans | 2 x 2 | +12.5 (+10.0 to +20.0) | yes |" in text
+    assert (bench.work / "dice.png").stat().st_size > 10_000 and (bench.work / "table.md").read_text() in text
+
+
+def test_the_script_compares_its_own_table(scripts, bench):
+    for row, dice in (("stock", 0.5), ("ours", 0.6)):
+        write_cell(bench, scripts[0].Cell(row, "2 scans", 0), {"a": dice, "b": dice})
+    bench.write_csv()
+    command = [sys.executable, str(SCRIPTS / "compare.py"), str(bench.work / "results.csv")]
+    done = subprocess.run([*command, "--reference", "stock, 2 scans"], capture_output=True, text=True, check=True)
+    assert "ours, 2 scans - stock, 2 scans" in done.stdout and "+10.0" in done.stdout
+
+
+def test_scans_for_choices_are_no_test_scans_and_not_labelled(scripts, bench):
+    object.__setattr__(bench.grid, "judge_unlabelled", 2)
+    cell = scripts[0].Cell("stock", "2 scans", 0)
+    raw = bench.work / "raw" / bench.dataset("2 scans", 0)
+    for folder in ("gmabs", "imagesTr", "labelsTr_dense"):
+        (raw / folder).mkdir(parents=True)
+    (raw / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
+    (raw / "gmabs" / "sparsify.json").write_text(json.dumps({"planes_kept": {"s0": [], "s1": []}}))
+    for scan in ("s0", "s1", "s2", "s3", "s4"):
+        (raw / "imagesTr" / f"{scan}_0000.nii.gz").write_text("")
+        (raw / "labelsTr_dense" / f"{scan}.nii.gz").write_text("")
+    images, truth = bench.judged(cell)
+    names = {p.name.removesuffix(".nii.gz") for p in truth.iterdir()}
+    assert len(names) == 2 and names <= {"s2", "s3", "s4"}
+    assert {p.name for p in images.iterdir()} == {f"{name}_0000.nii.gz" for name in names}
+
+
+@pytest.mark.slow
+def test_one_cell_with_real_commands(scripts, config, dense, tmp_path):
+    command = [sys.executable, str(SCRIPTS / "benchmark.py"), str(config), "--data", str(dense.parent)]
+    command += ["--work", str(tmp_path / "work"), "--rows", "ours", "--seeds", "0", "--jobs", "1"]
+    config.write_text(yaml.safe_dump(GRID | {"labels": {"1 dense scan": {"scans": 1, "planes": "all"}}}))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "work" / "results.csv", newline="") as f:
+        lines = list(csv.DictReader(f))
+    assert len(lines) == 2 and {line["class"] for line in lines} == {"1", "2"}
+    first = lines[0]
+    shapes = {raw_data.scan_spacing(n).index(max(raw_data.scan_spacing(n))): raw_data.scan_shape(n) for n in range(6)}
+    assert first["scans_used"] == "1" and int(first["planes_used"]) in {shape[axis] for axis, shape in shapes.items()}
+    assert 0 <= float(first["dice"]) <= 1 and float(first["peak_mib"]) > 100 and float(first["step_seconds"]) > 0
+    again = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    assert again.stdout.startswith("0 of ")
