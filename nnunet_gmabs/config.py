@@ -162,6 +162,8 @@ class RelabelConfig:
     min_expert_agreement: float = 0.0
     """Views whose Dice with the expert's own voxels, over the labelled scans of the round, is lower do not vote in the
     unlabelled scans."""
+    truth: bool = False
+    """For studies: log the Dice of teacher and pseudo labels with labelsTr_dense. Nothing is learned from it."""
 
     def __post_init__(self) -> None:
         _check_range(self, "first", 0, 1)

@@ -9,6 +9,7 @@ through nnUNetv2_train for the same number of iterations with the same plans, an
 nnUNetv2_predict --disable_tta. A seed draws the labelled scans and seeds the training. Stock nnU-Net, and all trainers
 that have no use for unlabelled scans, see labelled ones only. Test scans: imagesTs, and `test_scans` of the training
 scans; or, with `judge_unlabelled`, so many unlabelled training scans, for choices that must not be made on a test set.
+With `spacing_mm` the dense data are resampled first, for all rows alike: a coarse grid needs little time.
 
 Each training is one cell, DIR/cells/NAME.json; one that is there is not trained again, so the script can be killed and
 started again. DIR/results.csv has all cells: a row for each scan and class (gmabs' scripts/compare.py reads it, too).
@@ -29,6 +30,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,7 @@ class Grid:
     settings: dict[str, Any] = field(default_factory=dict)  # of every row of ours; a row's own win
     test_scans: int = 0
     judge_unlabelled: int | None = None
+    spacing_mm: list[float] | None = None  # of the axes in nnU-Net's order; None: as the scans are
     nsd_tolerance_mm: float = 1.0
 
     @classmethod
@@ -194,6 +197,20 @@ class Benchmark:
 
     # ---- data
 
+    @cached_property
+    def dense(self) -> Path:
+        """The dense data set, on the grid's spacing."""
+        target = self.work / "dense" / self.source.name
+        if self.grid.spacing_mm is None:
+            return self.source
+        if not (target / "dataset.json").is_file():
+            for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+                for path in sorted((self.source / folder).glob("*")):
+                    (target / folder).mkdir(parents=True, exist_ok=True)
+                    resample(path, target / folder / path.name, self.grid.spacing_mm, folder.startswith("labels"))
+            shutil.copy(self.source / "dataset.json", target)
+        return target
+
     def dataset(self, labels: str, seed: int) -> str:
         """Name of the data set with these labels."""
         number = [*self.grid.labels, ALL_DENSE].index(labels)
@@ -212,7 +229,7 @@ class Benchmark:
         shutil.rmtree(raw, ignore_errors=True)
         shutil.rmtree(preprocessed, ignore_errors=True)
         options = ["--scans", what.scans, "--planes", what.planes, "--seed", seed, "--test", self.grid.test_scans]
-        self.command(f"data_{name}", "gmabs", "sparsify", self.source, name, *options)
+        self.command(f"data_{name}", "gmabs", "sparsify", self.dense, name, *options)
         small = ["--cpu", "--cpu-seconds", self.grid.plans["cpu_seconds"]] if self.grid.plans else []
         # nnU-Net's planner refuses nnUNet_n_proc_DA=0
         prepare = ["prepare", "-d", name, "-c", "3d_fullres", *small, "-np", 2]
@@ -392,6 +409,25 @@ class Benchmark:
                             writer.writerow({**common, "scan": scan, "class": label, **values})
 
         replace_atomically(self.work / "results.csv", write)
+
+
+def resample(source: Path, target: Path, spacing_mm: list[float], is_labels: bool) -> None:
+    """An image or label file on another spacing, with nnU-Net's own interpolation; the outer edges stay."""
+    import SimpleITK as sitk
+    from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+
+    old = sitk.ReadImage(str(source))
+    array, spacing = sitk.GetArrayFromImage(old), np.array(old.GetSpacing()[::-1])
+    shape = np.maximum(np.round(np.multiply(array.shape, spacing) / spacing_mm), 1).astype(int)
+    order = 1 if is_labels else 3
+    data = resample_data_or_seg_to_shape(array[None].astype(float), shape, spacing, spacing_mm, is_labels, order)[0]
+    new = sitk.GetImageFromArray(data.astype(array.dtype if is_labels else np.float32))
+    exact = spacing * array.shape / shape
+    moved = np.array(old.GetDirection()).reshape(3, 3) @ (0.5 * (exact - spacing)[::-1])
+    new.SetSpacing(exact[::-1].tolist())
+    new.SetDirection(old.GetDirection())
+    new.SetOrigin((np.array(old.GetOrigin()) + moved).tolist())
+    sitk.WriteImage(new, str(target), True)
 
 
 COLUMNS = [

@@ -91,6 +91,22 @@ def test_doubt_falls_on_labels_that_the_student_contradicts():
     left_out, _ = noise_tolerant_loss(logits, pseudo, nothing, 2, "ignore", None)
     assert 0 < float(shares["doubtful"]) <= 8 / 2000  # some of the eight, and nothing else
     assert noisy > denoised + 0.005 and noisy > left_out + 0.005
+    assert float(shares["doubted_expert"]) == 0
+
+
+def test_doubt_of_expert_voxels_is_counted_and_has_no_effect():
+    truth = torch.zeros(1, 1, 40, 50, dtype=torch.long)
+    truth[..., 25:] = 1
+    logits = 4 * torch.stack([1 - truth[:, 0], truth[:, 0]], 1).float()
+    logits += 0.1 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
+    pseudo = truth.clone()
+    pseudo[0, 0, :4, 25:27] = 0  # eight voxels that the student sees otherwise, of 100 that the expert drew
+    expert = torch.full_like(pseudo, 2)
+    expert[0, 0, :4, 20:45] = pseudo[0, 0, :4, 20:45]
+    loss, shares = noise_tolerant_loss(logits, pseudo, expert, 2, "student", None)
+    noisy, _ = noise_tolerant_loss(logits, pseudo, expert, 2, "pseudo", None)
+    assert 0 < float(shares["doubted_expert"]) <= 8 / 100 and float(shares["doubtful"]) == 0
+    assert loss == noisy
 
 
 def test_nothing_known_gives_zero_in_the_graph(batch):

@@ -1,7 +1,7 @@
 """A round of relabelling on scans whose answers are known."""
 
-import dataclasses
 import errno
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -234,6 +234,22 @@ def test_figures_of_a_scan_by_hand(tmp_path):
     assert relabeller.figures(1)["b"].expert_views == {} and relabeller.figures(1)["b"].expert_fused == []
 
 
+def test_truth_is_logged_and_changes_nothing(tmp_path):
+    case = three(tmp_path)
+    relabeller = case.relabeller(BoxGeneralist())
+    plain, _ = relabeller.run(Rounding(), 1)
+    teacher = {name: image[0].astype(int) for name, image in case.images.items()}
+    told = replace(relabeller, folder=tmp_path / "told", truth=teacher.__getitem__)
+    figures, _ = told.run(Rounding(), 1)
+    assert {k: v for k, v in figures.items() if "true" not in k} == pytest.approx(plain, nan_ok=True)
+    assert [figures[f"true_teacher_dice/class_{k}"] for k in (1, 2)] == [1, 1]
+    for k in (1, 2):
+        made = np.stack([read(told, name) == k for name in teacher])
+        truth = np.stack([labels == k for labels in teacher.values()])
+        assert figures[f"true_dice/class_{k}"] == pytest.approx(2 * (made & truth).sum() / (made.sum() + truth.sum()))
+        np.testing.assert_array_equal(made, np.stack([read(relabeller, name) == k for name in teacher]))
+
+
 def test_changed_is_the_share_of_voxels_that_differ_from_the_round_before(tmp_path):
     case = three(tmp_path)
     relabeller = case.relabeller(None)
@@ -272,5 +288,5 @@ def test_a_full_disk_leaves_the_round_before_in_use(tmp_path, monkeypatch):
 
 def test_settings_of_a_relabeller_stay_when_scans_change(tmp_path):
     relabeller = three(tmp_path).relabeller(BoxGeneralist())
-    other = relabeller.on(dataclasses.replace(relabeller.scans, unlabelled=[]))
+    other = relabeller.on(replace(relabeller.scans, unlabelled=[]))
     assert other.generalist is relabeller.generalist and other.missing(1) == ["a"]

@@ -25,6 +25,7 @@ class ScanFigures:
         changed: share of voxels whose pseudo label differs from the round before; NaN in the first.
         expert_views: axis -> counts of that view's masks against the voxels that the expert drew.
         expert_fused: counts of the fused masks against them.
+        true_teacher, true_pseudo: counts of the teacher's labels, and of the pseudo labels, against dense labels.
     """
 
     slices: int
@@ -36,17 +37,20 @@ class ScanFigures:
     changed: float
     expert_views: dict[str, Counts] = field(default_factory=dict)
     expert_fused: Counts = field(default_factory=list)
+    true_teacher: Counts = field(default_factory=list)
+    true_pseudo: Counts = field(default_factory=list)
 
 
-def overlap_counts(masks: np.ndarray, truth: np.ndarray, drawn: np.ndarray) -> Counts:
+def overlap_counts(masks: np.ndarray, truth: np.ndarray, drawn: np.ndarray | None = None) -> Counts:
     """[[TP, FP, FN] of class 1..K] over the voxels that an expert drew.
 
     Args:
         masks: (K, X, Y, Z) bool; may overlap.
         truth: (X, Y, Z) int.
-        drawn: (X, Y, Z) bool.
+        drawn: (X, Y, Z) bool; None: everywhere.
     """
-    masks, truth = masks[:, drawn], truth[drawn]
+    if drawn is not None:
+        masks, truth = masks[:, drawn], truth[drawn]
     pairs = [(mask, truth == k) for k, mask in enumerate(masks, 1)]
     return [[int(np.sum(m & t)), int(np.sum(m & ~t)), int(np.sum(~m & t))] for m, t in pairs]
 
@@ -84,8 +88,9 @@ def summary(figures: Sequence[ScanFigures]) -> dict[str, float]:
         result[f"expert_dice/view_{axis}"] = mean_dice(
             [f.expert_views[axis] for f in figures if axis in f.expert_views]
         )
-    for k, dice in enumerate(dice_of_counts([f.expert_fused for f in figures if f.expert_fused]), 1):
-        result[f"expert_dice/class_{k}"] = dice
+    for name, attribute in (("expert", "expert_fused"), ("true_teacher", "true_teacher"), ("true", "true_pseudo")):
+        counts = [getattr(f, attribute) for f in figures if getattr(f, attribute)]
+        result |= {f"{name}_dice/class_{k}": dice for k, dice in enumerate(dice_of_counts(counts), 1)}
     return result
 
 

@@ -75,6 +75,7 @@ class Relabeller:
         channel: of the image, that the generalist sees.
         window: of that channel, see ScanImages.
         cache: keeps the embeddings of slices; None: the generalist encodes each time.
+        truth: identifier -> (X, Y, Z) dense labels, for studies: the figures tell how good pseudo labels are.
     """
 
     generalist: Generalist | None
@@ -85,6 +86,7 @@ class Relabeller:
     channel: int = 0
     window: tuple[float, float] | None = None
     cache: EmbeddingCache | None = None
+    truth: Callable[[str], np.ndarray] | None = None
 
     def asking(
         self,
@@ -162,6 +164,13 @@ class Relabeller:
         labels = fusion.where_both_agree(fused, teacher, self.scans.ignore_label) if self.careful else fused
         labels = fusion.keep_expert_labels(labels, expert, self.scans.ignore_label)
         figures = self.scan_figures(votes, fused, teacher, expert, self.changed(identifier, number, labels))
+        if self.truth is not None:
+            truth, classes = self.truth(identifier), len(votes.counts)
+            true = {
+                f"true_{name}": overlap_counts(one_hot(given, classes), truth)
+                for name, given in (("teacher", teacher), ("pseudo", labels))
+            }
+            figures = replace(figures, **true)
         pseudo_labels.write_pseudo_labels(self.folder, number, identifier, labels, asdict(figures))
         return votes.examples
 
@@ -197,7 +206,7 @@ class Relabeller:
             masks=len(votes.qualities),
             quality=_finite_mean(np.array(votes.qualities)),
             views_agree=_finite_mean(fusion.view_agreement(votes.counts, len(votes.axes))),
-            teacher_agrees=mean_dice([overlap_counts(masks, teacher, np.ones(teacher.shape, bool))]),
+            teacher_agrees=mean_dice([overlap_counts(masks, teacher)]),
             changed=changed,
             expert_views=votes.expert_counts,
             expert_fused=overlap_counts(masks, expert, drawn) if drawn.any() else [],

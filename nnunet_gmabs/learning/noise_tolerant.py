@@ -39,14 +39,16 @@ def noise_tolerant_loss(
 
     Returns:
         Scalar in the graph of logits (0 when nothing is known), and for the log, where there was denoising, the share
-        of known voxels that are doubtful.
+        of known voxels that are doubtful, and of the expert's voxels that would have been: how often doubt is wrong.
     """
     probs = torch.softmax(logits.detach().float(), 1)
     drawn = expert != ignore_label
     known = pseudo != ignore_label
     shares = {}
     if doubtful_as != "pseudo":
-        doubtful = doubtful_voxels(probs, torch.where(known, pseudo, 0), known) & ~drawn
+        doubtful = doubtful_voxels(probs, torch.where(known, pseudo, 0), known)
+        shares["doubted_expert"] = (doubtful & drawn).sum() / drawn.sum().clamp(min=1)
+        doubtful = doubtful & ~drawn
         pseudo = denoise(pseudo, probs.argmax(1, keepdim=True), doubtful, ignore_label, doubtful_as)
         shares["doubtful"] = doubtful.sum() / known.sum().clamp(min=1)
         known = pseudo != ignore_label

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
 
+from nnunet_gmabs.annotation.experts import DENSE_LABELS
+from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
+from nnunet_gmabs.data.grid import labels_to_training_grid
+from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans
 from nnunet_gmabs.generalist.relabel import Relabeller, Scans
 
@@ -21,7 +27,12 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
         InputError: the generalist cannot be used, or there is no channel that it should see.
     """
     relabeller = Relabeller(
-        None, trainer.relabel_settings, training_scans(trainer), trainer.pseudo_labels, trainer.config.seed
+        None,
+        trainer.relabel_settings,
+        training_scans(trainer),
+        trainer.pseudo_labels,
+        trainer.config.seed,
+        truth=dense_labels(trainer) if trainer.relabel_settings.truth else None,
     )
     settings = trainer.config.generalist
     if settings is None:
@@ -34,6 +45,25 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
         Path(trainer.preprocessed_dataset_folder_base),
         trainer.print_to_log_file,
     )
+
+
+def dense_labels(trainer: nnUNetTrainerGMABS) -> Callable[[str], np.ndarray]:
+    """Labels of labelsTr_dense on the training grid.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    raw = RawFolder(find_raw_folder(trainer.plans_manager.dataset_name))
+    if not (raw.folder / DENSE_LABELS).is_dir():
+        raise InputError(f"{raw.folder}: relabel.truth is set, but there is no {DENSE_LABELS}; leave it out")
+
+    def labels(identifier: str) -> np.ndarray:
+        properties = load_pickle(Path(trainer.preprocessed_dataset_folder, f"{identifier}.pkl"))
+        dense, _ = raw.read_labels(raw.label_path(identifier, DENSE_LABELS))
+        managers = trainer.plans_manager, trainer.configuration_manager
+        return labels_to_training_grid(dense, properties, *managers, None)
+
+    return labels
 
 
 def training_scans(trainer: nnUNetTrainerGMABS) -> Scans:
