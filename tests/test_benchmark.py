@@ -171,3 +171,34 @@ def test_one_cell_with_real_commands(scripts, config, dense, tmp_path):
     assert 0 <= float(first["dice"]) <= 1 and float(first["peak_mib"]) > 100 and float(first["step_seconds"]) > 0
     again = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     assert again.stdout.startswith("0 of ")
+
+
+def write_log(folder, lines):
+    folder.mkdir(parents=True)
+    with open(folder / "gmabs_log.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, list(lines[-1]), restval="")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def test_rounds_are_drawn_from_the_log(scripts, tmp_path, capsys, monkeypatch):
+    import plot_rounds
+
+    keys = [f"round/true{who}_dice/class_{k}" for who in ("_teacher", "") for k in (1, 2)]
+    rounds = [dict(zip(keys, values, strict=True)) for values in ((0.5, 0.6, 0.7, 0.8), (0.6, 0.7, 0.71, 0.65))]
+    write_log(tmp_path / "a__p" / "fold_0", [{"epoch": 0}, {"epoch": 1, **rounds[0]}, {"epoch": 4, **rounds[1]}])
+    command = ["plot_rounds.py", str(tmp_path / "a__p" / "fold_0"), "--to", str(tmp_path / "rounds.png")]
+    monkeypatch.setattr(sys, "argv", command)
+    assert plot_rounds.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [
+        "| a | 2 | 1 | 50.0 | 70.0 | +20.0 |",
+        "| a | 2 | 2 | 60.0 | 80.0 | +20.0 |",
+        "| a | 5 | 1 | 60.0 | 71.0 | +11.0 |",
+        "| a | 5 | 2 | 70.0 | 65.0 | -5.0 |",
+    ]
+    assert (tmp_path / "rounds.png").stat().st_size > 10_000
+    write_log(tmp_path / "b__p" / "fold_0", [{"epoch": 0}])
+    monkeypatch.setattr(sys, "argv", ["plot_rounds.py", str(tmp_path / "b__p" / "fold_0"), *command[2:]])
+    assert plot_rounds.main() == 2
+    assert "set relabel.truth" in capsys.readouterr().err
