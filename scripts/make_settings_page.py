@@ -81,7 +81,7 @@ def ranges(kind: type) -> dict[str, str]:
     for node in ast.walk(_class_node(kind)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_check_range":
             given = [eval(ast.unparse(argument), {"math": math}) for argument in node.args[1:]]
-            named = {k.arg: eval(ast.unparse(k.value), {"math": math}) for k in node.keywords}
+            named = {str(k.arg): eval(ast.unparse(k.value), {"math": math}) for k in node.keywords}
             call = inspect.signature(config._check_range).bind(None, *given, **named)
             call.apply_defaults()
             low, high, open_low = (call.arguments[name] for name in ("low", "high", "open_low"))
