@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
+from unittest import mock
 
 import asked
 import numpy as np
@@ -12,13 +14,16 @@ import raw_data
 from asked import PLANES
 
 from nnunet_gmabs import cli
+from nnunet_gmabs.annotation.experts import Simulated
 from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.rounds import write_round
 from nnunet_gmabs.annotation.sources import waiting_sources
 from nnunet_gmabs.annotation.unmerge import unmerge
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.report.page import scans
 from nnunet_gmabs.report.page.asked import read_rounds
+from nnunet_gmabs.report.page.asked_by_training import agreement_before, asked_by
 from nnunet_gmabs.report.page.build import Inputs, write_report
 from nnunet_gmabs.report.page.reading import Damaged, read_log
 from nnunet_gmabs.report.page.trainings import compare_settings, named_trainings, read_training
@@ -162,6 +167,113 @@ def test_the_page_asks_for_nothing_from_outside(raw, tmp_path):
     assert "script" not in found.tags and "link" not in found.tags and "iframe" not in found.tags
     assert sum(address.startswith("data:image/") for address in found.addresses) >= 6
     assert "default-src 'none'" in found.html
+
+
+def make_asking(raw, folder, scans, epochs=(1,), **more):
+    """A training that asked a simulated expert for one scan a round: identifier -> planes."""
+    training = make_training(folder, **more)
+    if not (raw.folder / "labelsTr_dense").is_dir():
+        write_predictions(raw, raw.folder / "labelsTr_dense", range(4), 0)
+    expert = Simulated(raw, training / "expert")
+    rounds = []
+    for number, (trained, (name, planes)) in enumerate(zip(epochs, scans.items(), strict=True)):
+        proposal = {name: np.roll(asked.truth(name), 1, axis=2)}
+        request = asked.request({name: planes}, round=number, strategy="uncertainty")
+        request = replace(request, scans=tuple(replace(s, score=0.5, reason="unsure") for s in request.scans))
+        rounds.append(asdict(expert.ask(request, proposal)) | {"epochs_trained": trained})
+    (training / "asked.json").write_text(json.dumps(rounds))
+    return training
+
+
+def test_a_simulated_expert_shows_what_was_asked_when_and_what_it_would_cost_a_person(raw, tmp_path):
+    one = make_asking(
+        raw, tmp_path / "results", {"scan_02": PLANES, "scan_03": PLANES[:1]}, (1, 2), active={"budget_planes": 9}
+    )
+    asked.ask(raw, {"scan_01": PLANES})
+    asked.answer(raw, 0, "scan_01", PLANES, seconds=90.0)  # half a minute a plane
+    before = raw_data.snapshot(raw.folder)
+    found = page(raw, tmp_path, trainings=[one])
+    assert found.tables["simulated"][1:4] == [
+        ["0", "1 epoch", "uncertainty", "1", "3", "3", "1.5", "–"],  # the generalist first labels in epoch 1
+        ["1", "2 epochs", "uncertainty", "1", "1", "1", "0.5", "87.5"],
+        ["Budget spent", "2", "4", "4", "2.0", ""],
+    ]
+    rows = found.tables["by-training"]
+    assert rows[1] == [
+        "0",
+        "scan_02",
+        "unsure",
+        "0.500",
+        "axial, axis 0, index 6",
+        "because",
+        "drawn for this training",
+    ]
+    assert rows[2] == ["sagittal, axis 1, index 8", "because", "drawn for this training"]
+    assert rows[4][:2] == ["1", "scan_03"] and len(rows) == 5
+    assert "4 of 4 requested planes drawn in 2 scans; the budget is 9 planes" in found.text
+    assert "4planes drawn by simulated experts, for 1 training" in found.text  # the number is a block of its own
+    assert found.tables["budget"][-1][:4] == ["Budget spent", "3", "3", "1.5"], "persons' planes are counted apart"
+    assert found.html.count('alt="Planes of scan_02, bare') == found.html.count('alt="Planes of scan_03, bare') == 1
+    assert raw_data.snapshot(raw.folder) == before
+
+
+def test_a_picture_of_a_simulated_answer_has_the_proposal_from_before(raw, tmp_path):
+    one = make_asking(raw, tmp_path / "results", {"scan_02": PLANES})
+    found = asked_by(raw, read_training(one, Damaged()), 2.0, Damaged())
+    with mock.patch.object(scans, "draw_planes", return_value="data:image/png;base64,") as draw:
+        [picture] = scans.asked_pictures(raw, [found.rounds[0].round], {1: "left"}, Damaged())
+    look, planes, _ = draw.call_args.args
+    assert np.array_equal(look.expert, asked.drawn("scan_02", PLANES)) and sorted(planes) == PLANES
+    assert np.array_equal(look.lines["specialist"], np.roll(asked.truth("scan_02"), 1, axis=2))
+    assert picture.note == "round 0, with the model's proposal from before"
+
+
+def test_pictures_of_simulated_answers_are_the_newest_of_a_models_first_fold(raw, tmp_path):
+    folds = [f"nnUNetTrainerGMABSActive__nnUNetPlans__3d_fullres/fold_{fold}" for fold in (0, 1)]
+    one = make_asking(raw, tmp_path / "results", {"scan_01": PLANES, "scan_02": PLANES}, (1, 2), name=folds[0])
+    two = make_asking(raw, tmp_path / "results", {"scan_03": PLANES}, name=folds[1])
+    with mock.patch.object(scans, "MOST_SIMULATED", 1):
+        found = page(raw, tmp_path, trainings=[one, two])
+    shown = re.findall(r'alt="Planes of (\w+), bare', found.html.split("Drawn by the simulated expert")[1])
+    assert shown == ["scan_02"] and found.html.count("Drawn by the simulated expert") == 1
+
+
+def test_an_answer_that_is_gone_and_a_damaged_list_of_questions_are_told(raw, tmp_path):
+    one = make_asking(raw, tmp_path / "results", {"scan_01": PLANES[:1], "scan_02": PLANES[:1]}, (None, None))
+    (one / "expert/scan_01.nii.gz").unlink()
+    found = page(raw, tmp_path, trainings=[one])
+    assert [row[-1] for row in found.tables["by-training"][1:]] == ["answer is missing", "drawn for this training"]
+    assert found.tables["simulated"][1][1] == "–", "a file that does not say when"
+    (one / "asked.json").write_text('[{"round": 0}]')
+    found = page(raw, tmp_path, trainings=[one])
+    assert str(one / "asked.json") in found.text and "simulated" not in found.tables
+
+
+def test_a_training_that_asked_persons_names_its_rounds(raw, tmp_path):
+    training = make_training(tmp_path / "results")
+    request = asked.ask(raw, {"scan_01": PLANES})
+    (training / "asked.json").write_text(json.dumps([asdict(request) | {"epochs_trained": 3}]))
+    found = page(raw, tmp_path, trainings=[training])
+    assert "fold 0 asked persons while it trained: round 0 after 3 epochs." in found.text
+    assert "simulated" not in found.tables and "simulated expert" not in found.text
+
+
+def test_the_generalist_is_compared_with_the_expert_at_the_last_relabelling_before_a_question():
+    name, nan = "round/expert_dice/class_", float("nan")
+    log = [{"epoch": 0, f"{name}1": 0.2, f"{name}2": 0.4}, {"epoch": 1, f"{name}1": nan}, {"epoch": 2, f"{name}1": 0.9}]
+    assert agreement_before(log, 1) == agreement_before(log, 2) == pytest.approx(0.3)
+    assert agreement_before(log, 3) == 0.9
+    assert np.isnan([agreement_before(log, 0), agreement_before([], 3), agreement_before(log, None)]).all()
+
+
+def test_status_counts_what_simulated_experts_were_asked_in_one_line(nnunet_folders, capsys):
+    raw = asked.make_raw(nnunet_folders["nnUNet_raw"])
+    assert cli.main(["status", "-d", "1"]) == 0
+    assert "simulated" not in capsys.readouterr().out
+    results = nnunet_folders["nnUNet_results"] / raw.folder.name
+    make_asking(raw, results, {"scan_01": PLANES, "scan_02": PLANES[:2]}, (1, 2))
+    assert cli.main(["status", "-d", "1"]) == 0
+    assert "trainings that asked: 1, rounds: 2, planes: 5; see gmabs report" in capsys.readouterr().out
 
 
 def test_a_training_shows_its_figures(raw, tmp_path):

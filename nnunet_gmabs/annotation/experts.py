@@ -7,7 +7,7 @@ where folds, seeds and controls would see them. A person's answers lie in the re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from nnunet_gmabs.annotation.planes import Plane, keep_planes
 from nnunet_gmabs.annotation.raw_folder import RawFolder
-from nnunet_gmabs.annotation.requests import Request
+from nnunet_gmabs.annotation.requests import Request, RequestedScan
 from nnunet_gmabs.annotation.rounds import write_round
 from nnunet_gmabs.annotation.sources import Source, waiting_sources
 from nnunet_gmabs.errors import InputError
@@ -58,8 +58,8 @@ class Simulated:
 
     Args:
         raw: the data set, with labelsTr_dense.
-        folder: gets one label file for each scan asked about; belongs to one training. What lies there already is
-            kept and added to, so that a training can be continued.
+        folder: gets for each scan asked about a label file, and the proposal; belongs to one training. What lies there
+            already is kept and added to, so that a training can be continued.
 
     Raises:
         InputError: if there are no dense labels.
@@ -75,11 +75,13 @@ class Simulated:
         self._answers: list[Arrived] = []
 
     def ask(self, request: Request, proposals: Mapping[str, np.ndarray] | None = None) -> Request:
-        """Answer every scan of the request; poll() gives the answers."""
+        """Answer every scan of the request; poll() gives the answers. Proposals are kept beside them."""
+        proposals = proposals or {}
         for scan in request.scans:
             path = self.answer(scan.identifier, [plane.plane for plane in scan.planes])
             self._answers.append(Arrived(scan.identifier, tuple(plane.plane for plane in scan.planes), path))
-        return request
+        scans = tuple(self._with_proposal(scan, proposals.get(scan.identifier)) for scan in request.scans)
+        return replace(request, scans=scans)
 
     def poll(self) -> list[Arrived]:
         """The answers since the last call."""
@@ -106,6 +108,14 @@ class Simulated:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.raw.write_labels(labels, path, properties)
         return path
+
+    def _with_proposal(self, scan: RequestedScan, proposal: np.ndarray | None) -> RequestedScan:
+        """The scan, with what the model said of it before in a file."""
+        if proposal is None:
+            return scan
+        name = f"{scan.identifier}_proposal{self.raw.file_ending}"
+        self.raw.write_labels(proposal, self.folder / name, self.raw.read_image(scan.identifier)[1])
+        return replace(scan, proposal=name)
 
 
 class Folder:

@@ -215,6 +215,16 @@ def read_answer(path: Path) -> Answer:
     return _read(path, _parse_answer)
 
 
+def request_from(content: dict[str, Any]) -> Request:
+    """A request from what dataclasses.asdict made of it; what JSON holds may be used up.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: if it is none.
+    """
+    scans = tuple(_parse_scan(scan) for scan in content.pop("scans"))
+    return Request(scans=scans, **content)
+
+
 def arrived_answers(folder: Path) -> list[Answer]:
     """All answers of a round, sorted by scan; folder is the round's."""
     return [read_answer(path) for path in sorted((Path(folder) / "answers").glob("*.json"))]
@@ -242,8 +252,7 @@ def _parse_request(content: dict[str, Any]) -> Request:
     version = content.pop("version")
     if version != VERSION:
         raise ValueError(f"version is {version!r}, this program knows {VERSION}; update it")
-    scans = tuple(_parse_scan(scan) for scan in content.pop("scans"))
-    return Request(scans=scans, **content)
+    return request_from(content)
 
 
 def _parse_scan(content: dict[str, Any]) -> RequestedScan:

@@ -7,6 +7,8 @@ sentence, what is damaged is named.
     gmabs report -d 4 --from nnUNet_results/Dataset004_X/nnUNetTrainerGMABS__nnUNetPlans__3d_fullres -o report.html
     gmabs report -d 4 --predictions sparse=predictions_sparse gmabs=predictions_gmabs
 
+A training that asked a simulated expert shows its own rounds, from its output folder.
+
 Predictions are scored against labelsTs, or labelsTr_dense where their names are found there. The first NAME is what the
 others are compared with; the same NAME again is another seed of the same method.
 """

@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{raw.folder.name}: {len(cases)} scans, {len(labelled)} labelled, {len(cases) - len(labelled)} unlabelled")
     _print_classes(raw, drawn)
     _print_rounds(raw)
+    _print_simulated(raw)
     folders = prepared_folders(preprocessed_folder(raw.folder), args.plans, args.configuration)
     if not folders:
         print(f"not prepared yet; run: gmabs prepare -d {args.dataset}")
@@ -152,6 +153,26 @@ def _print_rounds(raw: RawFolder) -> None:
         print(
             f"  round {number} ({request.strategy}): {len(request.scans)} scans, {request.number_of_planes} planes "
             f"asked for, {answered} answered, {planes} merged"
+        )
+
+
+def _print_simulated(raw: RawFolder) -> None:
+    """What trainings asked simulated experts, in one line; nothing where none did, or nnUNet_results is not set."""
+    from nnunet_gmabs.commands.report import results_folder
+    from nnunet_gmabs.report.page.asked_by_training import asked_simulated, read_asked
+    from nnunet_gmabs.report.page.reading import Damaged
+    from nnunet_gmabs.report.page.trainings import find_trainings
+
+    results, damaged = results_folder(raw), Damaged()
+    folders = [folder for folder in find_trainings(results) if asked_simulated(folder)] if results else []
+    asked = [found for folder in folders if (found := damaged.read(folder, read_asked, folder))]
+    for message in damaged.messages:
+        print(f"  left out: {message}")
+    if asked:
+        planes = sum(request.number_of_planes for rounds in asked for request, _ in rounds)
+        print(
+            f"  simulated experts, which change no labels here: trainings that asked: {len(asked)}, "
+            f"rounds: {sum(map(len, asked))}, planes: {planes}; see gmabs report"
         )
 
 

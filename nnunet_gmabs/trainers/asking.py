@@ -75,6 +75,11 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         return Path(self.output_folder, "expert")
 
     @property
+    def asked_file(self) -> Path:
+        """What was asked, for the report: the requests, and how many epochs had been trained when each was made."""
+        return Path(self.output_folder, "asked.json")
+
+    @property
     def own_expert(self) -> Path | None:
         """The same, for those who read expert labels."""
         return self.answers
@@ -93,6 +98,7 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         """A new run forgets an older one's answers; a continued one asks what its kill has kept it from asking."""
         if self._resume_from is None:
             shutil.rmtree(self.answers, ignore_errors=True)
+            self.asked_file.unlink(missing_ok=True)
             super().on_train_start()
             return
         self.restore_answers()
@@ -149,14 +155,14 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         scans = tuple(self.planes_of(scan, proposals[scan.identifier], rng) for scan in chosen)
         request = Request(len(self.asked), now(), settings.strategy, self.config.seed, scans, str(self.output_folder))
         try:
-            request = self.expert.ask(request, proposals)
+            request = self.expert.ask(request, proposals if strategy.needs_model else None)
         except InputError as error:
             if settings.expert == "simulated":
                 raise
             self.print_to_log_file(f"WARNING: nobody was asked; the next round asks again: {error}")
             return
-        self.asked.append(asdict(request))
-        write_json(Path(self.output_folder, "asked.json"), self.asked)
+        self.asked.append(asdict(request) | {"epochs_trained": self.current_epoch})
+        write_json(self.asked_file, self.asked)
         for scan in scans:
             places = ", ".join(f"axis {plane.axis} index {plane.index_orig}" for plane in scan.planes)
             self.print_to_log_file(f"asked round {request.round}: {scan.identifier}, {places} ({scan.reason})")

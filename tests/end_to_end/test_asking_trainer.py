@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from unittest import mock
@@ -18,6 +19,9 @@ from nnunet_gmabs.annotation.requests import Answer, existing_rounds, read_reque
 from nnunet_gmabs.cli import main
 from nnunet_gmabs.data.expert import decode, expert_file, read_expert
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.report.page.asked_by_training import asked_by
+from nnunet_gmabs.report.page.reading import Damaged
+from nnunet_gmabs.report.page.trainings import read_training
 from nnunet_gmabs.trainers import asking, relabelling
 
 pytestmark = pytest.mark.slow
@@ -91,6 +95,33 @@ def test_a_simulated_answer_is_what_the_dense_labels_say_on_the_planes_asked_for
             assert (raw.read_labels(raw.label_path(name))[0] == 3).all()  # labelsTr belongs to people
             labels = decode(read_expert(uninterrupted.output / "expert" / f"{name}_expert.b2nd")[0][0])
             assert (labels != 3).sum() > 0
+
+
+def test_the_report_tells_after_which_epoch_a_simulated_expert_was_asked_and_has_the_proposals(uninterrupted):
+    raw, damaged = RawFolder(uninterrupted.project.raw), Damaged()
+    found = asked_by(raw, read_training(uninterrupted.output, damaged), 2.0, damaged)
+    assert damaged.messages == [] and found.simulated
+    assert [one.epochs_trained for one in found.rounds] == [1, 2] and (found.done, found.planes) == (6, 6)
+    assert found.budget == 6 and all(np.isfinite(one.agreement) for one in found.rounds[1:])
+    for one in found.rounds:
+        [scan] = one.round.scans
+        proposal, _ = raw.read_labels(one.round.folder / scan.asked.proposal)
+        assert proposal.shape == raw.read_image(scan.asked.identifier)[0].shape[1:] and proposal.max() < 3
+
+
+def test_a_new_run_forgets_what_an_older_one_asked(uninterrupted, oracle, tmp_path):
+    one = training(oracle, tmp_path, num_epochs=1)
+    shutil.copytree(uninterrupted.output / "expert", one.output / "expert")
+    shutil.copy(uninterrupted.output / "asked.json", one.output)
+    one.here()
+    assert not (one.output / "asked.json").exists() and not (one.output / "expert").exists()
+
+
+def test_a_strategy_without_a_model_gives_no_empty_proposal(project, tmp_path):
+    own = project.copy(tmp_path / "data")
+    active = {"expert": "person", "strategy": "cold-start", "budget_planes": 3}
+    training(own, tmp_path, active=active, num_epochs=2).here()
+    assert read_request(own.raw, 0).scans[0].proposal is None
 
 
 def die():

@@ -16,6 +16,7 @@ from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import (
     Answer,
     Request,
+    RequestedPlane,
     RequestedScan,
     answer_paths,
     existing_rounds,
@@ -33,6 +34,8 @@ MERGED, WAITS_FOR_MERGE, TAKEN_BACK, OPEN = (
     "taken back",
     "waits for an expert",
 )
+SIMULATED, MISSING = "drawn for this training", "answer is missing"
+DRAWN = (MERGED, WAITS_FOR_MERGE, SIMULATED)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class ScanAsked:
     @property
     def done(self) -> int:
         """Planes that were drawn, whether merged or not."""
-        return sum(plane.state in (MERGED, WAITS_FOR_MERGE) for plane in self.planes)
+        return sum(plane.state in DRAWN for plane in self.planes)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Round:
     def states(self) -> dict[str, int]:
         """Planes in each state, in a fixed order, without those that do not occur."""
         counts = Counter(plane.state for scan in self.scans for plane in scan.planes)
-        return {state: counts[state] for state in (MERGED, WAITS_FOR_MERGE, TAKEN_BACK, OPEN) if counts[state]}
+        return {state: counts[state] for state in (*DRAWN, TAKEN_BACK, OPEN, MISSING) if counts[state]}
 
     @property
     def done(self) -> int:
@@ -200,6 +203,11 @@ def readable_time(time: str) -> str:
     return f"{time[:10]} {time[11:16]} UTC" if time[10:11] == "T" and time.endswith("+00:00") else time
 
 
+def where(plane: RequestedPlane, names: Sequence[str]) -> str:
+    """Where a plane is, in words; names are those of plane_names."""
+    return f"{names[plane.axis]}axis {plane.axis}, index {plane.index_orig}"
+
+
 def _minutes_per_plane(rounds: Sequence[Round]) -> float | None:
     timed = [scan for one in rounds for scan in one.scans if scan.minutes is not None and scan.done]
     return sum(scan.minutes or 0.0 for scan in timed) / sum(scan.done for scan in timed) if timed else None
@@ -213,11 +221,11 @@ def _scan(
     answer = _answer(raw, folder, scan.identifier, told, damaged)
     merged = {p for e in merged_now(events, scan.identifier) if e["round"] == number for p in planes_of(e)}
     ever = {p for e in mine if e["event"] == "merged" for p in planes_of(e)}
-    names = _plane_names(raw, scan.identifier, damaged)
+    names = plane_names(raw, scan.identifier, damaged)
     planes = [
         PlaneAsked(
             asked.plane,
-            f"{names[asked.axis]}axis {asked.axis}, index {asked.index_orig}",
+            where(asked, names),
             asked.reason,
             asked.score,
             _state(asked.plane, merged, ever, answer),
@@ -256,7 +264,7 @@ def _state(plane: Plane, merged: set[Plane], ever: set[Plane], answer: Answer | 
     return WAITS_FOR_MERGE if answer is not None and plane in answer.planes_done else OPEN
 
 
-def _plane_names(raw: RawFolder, identifier: str, damaged: Damaged) -> list[str]:
+def plane_names(raw: RawFolder, identifier: str, damaged: Damaged) -> list[str]:
     """For each axis what its planes are called, such as "axial, "; empty where the scan's direction is not known."""
     paths = raw.images_of(identifier)
     found = damaged.read(paths[0], raw.read_image, identifier) if paths else None

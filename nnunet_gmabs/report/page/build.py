@@ -17,6 +17,7 @@ from nnunet_gmabs.files import replace_atomically
 from nnunet_gmabs.report.contours import COLOURS
 from nnunet_gmabs.report.page import scans
 from nnunet_gmabs.report.page.asked import read_rounds, readable_time
+from nnunet_gmabs.report.page.asked_by_training import AskedByTraining, asked_by
 from nnunet_gmabs.report.page.curves import Curves, model_curves, pseudo_dice_of_all
 from nnunet_gmabs.report.page.reading import Damaged
 from nnunet_gmabs.report.page.trainings import Training, by_model, compare_settings, read_training
@@ -92,7 +93,9 @@ def gather(inputs: Inputs, damaged: Damaged) -> dict[str, Any]:
     asked = read_rounds(raw, damaged, inputs.minutes_per_plane)
     trainings = [read_training(folder, damaged) for folder in inputs.trainings]
     labelled, planes, dense = scans.count_labels(raw, damaged)
-    pictures = scans.asked_pictures(raw, asked, shown, damaged) or scans.label_pictures(raw, shown, damaged)
+    minutes_per_plane = asked.minutes_per_plane or asked.guess
+    by_training = [a for t in trainings if (a := asked_by(raw, t, minutes_per_plane, damaged))]
+    pictures = scans.asked_pictures(raw, asked.rounds, shown, damaged) or scans.label_pictures(raw, shown, damaged)
     models = [_model(inputs, folds, shown, damaged) for folds in by_model(trainings)]
     differing, same = compare_settings([t for t in trainings if t.settings])
     return {
@@ -107,7 +110,9 @@ def gather(inputs: Inputs, damaged: Damaged) -> dict[str, Any]:
         "classes": classes,
         "colours": dict(zip(shown.values(), COLOURS, strict=False)),
         "asked": asked,
+        "by_training": by_training,
         "pictures": pictures,
+        "simulated_pictures": _simulated_pictures(raw, by_training, shown, damaged),
         "trainings": trainings,
         "with_settings": [t for t in trainings if t.settings],
         "no_trainings": inputs.no_trainings,
@@ -155,6 +160,20 @@ def _model(inputs: Inputs, folds: list[Training], classes: Mapping[int, str], da
     validation = [p for fold in folds[:1] for p in scans.validation_pictures(raw, fold, classes, damaged)]
     pseudo = [p for fold in folds[:1] for p in scans.pseudo_pictures(raw, inputs.preprocessed, fold, classes, damaged)]
     return Model(folds, model_curves(folds, classes), validation, pseudo, _agreement(folds, classes))
+
+
+def _simulated_pictures(
+    raw: RawFolder, asked: Sequence[AskedByTraining], classes: Mapping[int, str], damaged: Damaged
+) -> list[tuple[Training, list[scans.PlanePicture]]]:
+    """Of each model the first fold's newest planes that a simulated expert drew."""
+    first = {one.training.folder.parent: one for one in reversed(asked) if one.simulated}
+    pictures = []
+    for one in reversed(first.values()):
+        rounds = [asked_once.round for asked_once in one.rounds]
+        drawn = scans.asked_pictures(raw, rounds, classes, damaged, scans.MOST_SIMULATED)
+        if drawn:
+            pictures.append((one.training, drawn))
+    return pictures
 
 
 def _agreement(folds: Sequence[Training], classes: Mapping[int, str]) -> list[tuple[str, list[float]]]:

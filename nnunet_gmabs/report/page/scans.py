@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import numpy as np
 from nnunet_gmabs.annotation.experts import DENSE_LABELS
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import answer_paths
-from nnunet_gmabs.report.page.asked import MERGED, WAITS_FOR_MERGE, Asked
+from nnunet_gmabs.report.page.asked import DRAWN, MERGED, SIMULATED, Round
 from nnunet_gmabs.report.page.planes import Look, chosen_planes, draw_planes, look_at
 from nnunet_gmabs.report.page.reading import Damaged
 from nnunet_gmabs.report.page.trainings import Training
 
-MOST_ASKED, MOST_A_TRAINING = 8, 2
+MOST_ASKED, MOST_A_TRAINING, MOST_SIMULATED = 8, 2, 4
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,18 @@ class PlanePicture:
     address: str
 
 
-def asked_pictures(raw: RawFolder, asked: Asked, classes: Mapping[int, str], damaged: Damaged) -> list[PlanePicture]:
+def asked_pictures(
+    raw: RawFolder, rounds: Sequence[Round], classes: Mapping[int, str], damaged: Damaged, most: int = MOST_ASKED
+) -> list[PlanePicture]:
     """Scans of the newest rounds with drawn planes: the expert's areas, and the specialist's proposal from before."""
     pictures: list[PlanePicture] = []
-    for one in reversed(asked.rounds):
+    for one in reversed(rounds):
         for scan in one.scans:
-            done = [p for p in scan.planes if p.state in (MERGED, WAITS_FOR_MERGE)]
-            if not done or len(pictures) == MOST_ASKED:
+            done = [p for p in scan.planes if p.state in DRAWN]
+            if not done or len(pictures) == most:
                 continue
             identifier = scan.asked.identifier
-            merged = all(p.state == MERGED for p in done)
-            labels = raw.label_path(identifier) if merged else answer_paths(one.folder, identifier, raw.file_ending)[0]
+            labels = _answer_file(raw, one.folder, identifier, {p.state for p in done})
             lines = {}
             if scan.asked.proposal is not None:
                 lines["specialist"] = one.folder / scan.asked.proposal
@@ -52,6 +53,15 @@ def asked_pictures(raw: RawFolder, asked: Asked, classes: Mapping[int, str], dam
             if address:
                 pictures.append(PlanePicture(identifier, f"round {one.request.round}, {proposed}", address))
     return pictures
+
+
+def _answer_file(raw: RawFolder, folder: Path, identifier: str, states: set[str]) -> Path:
+    """Where the drawn planes of one scan are; folder is the round's."""
+    if states == {MERGED}:
+        return raw.label_path(identifier)
+    if states == {SIMULATED}:
+        return folder / raw.label_path(identifier).name
+    return answer_paths(folder, identifier, raw.file_ending)[0]
 
 
 def label_pictures(raw: RawFolder, classes: Mapping[int, str], damaged: Damaged) -> list[PlanePicture]:
