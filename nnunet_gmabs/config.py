@@ -38,6 +38,7 @@ class SupervisionConfig:
     dice_weight: float = 1.0
     """Ours: nnU-Net's Dice beside the cross-entropy. Paper: 0, cross-entropy alone."""
     cross_entropy_weight: float = 1.0
+    """nnU-Net's own."""
     cross_entropy_average: Literal["voxels", "samples"] = "voxels"
     """Ours: mean over all labelled voxels of the batch, as nnU-Net. Paper: per sample, then over samples."""
 

@@ -177,7 +177,7 @@ def test_the_text_says_where_the_planes_are(raw):
     assert "sagittal: 3D Slicer R = -1.6 mm; ITK-SNAP cursor y = 9 of 16; nnU-Net axis 1 index 8" in text
     # axis 2 is x, spacing 1.1 mm, along the second: posterior = -20 + 9 * 1.1 = -10.1, A = 10.1
     assert "coronal: 3D Slicer A = 10.1 mm; ITK-SNAP cursor x = 10 of 19; nnU-Net axis 2 index 9" in text
-    assert "--round 0 --done all" in text and "--done 0:6 1:8 2:9" in text
+    assert f"PATH/TO/{SCAN}_labels.nii.gz --round 0 --done all\n" in text and "--done 0:6 1:8 2:9" in text
 
 
 def test_drawn_voxels_stay_in_the_template(tmp_path):

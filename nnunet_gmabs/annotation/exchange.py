@@ -143,7 +143,7 @@ In 3D Slicer
      of the segments. The reference volume must be the image.
 
 Then
-  gmabs merge -d {raw.folder.name} --round {number} --done all PATH/TO/{labels_name}
+  gmabs merge -d {raw.folder.name} PATH/TO/{labels_name} --round {number} --done all
 
 --done all says that all planes above are drawn; --done {" ".join(f"{p.axis}:{p.index_orig}" for p in scan.planes)}
 names them one by one. What is not said to be done is not taken.

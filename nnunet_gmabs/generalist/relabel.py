@@ -166,11 +166,11 @@ class Relabeller:
         figures = self.scan_figures(votes, fused, teacher, expert, self.changed(identifier, number, labels))
         if self.truth is not None:
             truth, classes = self.truth(identifier), len(votes.counts)
-            true = {
-                f"true_{name}": overlap_counts(one_hot(given, classes), truth)
-                for name, given in (("teacher", teacher), ("pseudo", labels))
-            }
-            figures = replace(figures, **true)
+            figures = replace(
+                figures,
+                true_teacher=overlap_counts(one_hot(teacher, classes), truth),
+                true_pseudo=overlap_counts(one_hot(labels, classes), truth),
+            )
         pseudo_labels.write_pseudo_labels(self.folder, number, identifier, labels, asdict(figures))
         return votes.examples
 
