@@ -226,6 +226,10 @@ def test_a_picture_of_a_simulated_answer_has_the_proposal_from_before(raw, tmp_p
     assert np.array_equal(look.expert, asked.drawn("scan_02", PLANES)) and sorted(planes) == PLANES
     assert np.array_equal(look.lines["specialist"], np.roll(asked.truth("scan_02"), 1, axis=2))
     assert picture.note == "round 0, with the model's proposal from before"
+    _, properties = raw.read_image("scan_02")
+    raw.write_labels(np.zeros_like(look.expert), one / "expert/scan_02_proposal.nii.gz", properties)
+    [picture] = scans.asked_pictures(raw, [found.rounds[0].round], {1: "left"}, Damaged())
+    assert picture.note == "round 0, the model had found nothing in this scan"
 
 
 def test_pictures_of_simulated_answers_are_the_newest_of_a_models_first_fold(raw, tmp_path):

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_gmabs.active.select import MINUTES_PER_PLANE
     from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
     from nnunet_gmabs.errors import InputError
-    from nnunet_gmabs.report.page.build import Inputs, write_report
+    from nnunet_gmabs.report.page.build import Inputs, count, write_report
     from nnunet_gmabs.report.page.trainings import find_trainings, named_trainings
     from nnunet_gmabs.report.page.truth import parse_predictions
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"-o {output}: {output.parent} is no folder; make it, or name another file")
     for message in write_report(output, inputs):
         print(f"left out: {message}")
-    print(f"{len(trainings)} trainings shown; written: {output}")
+    print(f"{count(len(trainings), 'training')} shown; written: {output}")
     return 0
 
 

@@ -132,7 +132,7 @@ def render(content: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(points=points, number=number, count=count)
+    environment.filters.update(points=points, number=number, short=short, count=count)
     template = (files("nnunet_gmabs.report.page") / "page.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(**content)
 
@@ -144,6 +144,15 @@ def number(value: float | None, digits: int = 1) -> str:
     ('2.3', '–')
     """
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def short(value: float) -> str:
+    """A number of any size for people, with three digits behind the point where they say something.
+
+    >>> short(1653.0), short(0.33841), short(2.5)
+    ('1653', '0.338', '2.5')
+    """
+    return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
 def count(amount: int, one: str, many: str | None = None) -> str:

@@ -48,11 +48,19 @@ def asked_pictures(
             if look is None:
                 continue
             planes = chosen_planes(look, look.expert, [p.plane for p in done])
-            proposed = "with the model's proposal from before" if "specialist" in look.lines else "no model was asked"
+            proposed = _proposed(look, classes)
             address = damaged.read(labels, draw_planes, look, planes, classes)
             if address:
                 pictures.append(PlanePicture(identifier, f"round {one.request.round}, {proposed}", address))
     return pictures
+
+
+def _proposed(look: Look, classes: Mapping[int, str]) -> str:
+    """What the model had said of a scan before it was drawn."""
+    if "specialist" not in look.lines:
+        return "no model was asked"
+    found = np.isin(look.lines["specialist"], list(classes)).any()
+    return "with the model's proposal from before" if found else "the model had found nothing in this scan"
 
 
 def _answer_file(raw: RawFolder, folder: Path, identifier: str, states: set[str]) -> Path:
