@@ -353,6 +353,9 @@ class GMABSConfig:
     """Epochs between two checkpoint_latest.pth. nnU-Net's own."""
     seed: int = 0
     """Initial weights, patches and perturbations follow from it; on one CPU process without data workers exactly."""
+    cpu_bfloat16: bool = False
+    """On a CPU: networks compute in bfloat16, as nnU-Net in float16 on a GPU. About twice as fast where the processor
+    has instructions for it (AVX512-BF16, AMX), slower where it has not. On CUDA it has no effect. Ours."""
     inference_network: Literal["teacher", "student", "peer", "better"] = "student"
     """Which network stock nnU-Net predicts with. Released program: the student. In trainings of some hundred steps the
     teacher, an average of the last hundred, lags behind (docs/study.md). Of two networks that teach each other (student

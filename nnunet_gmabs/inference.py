@@ -17,6 +17,13 @@ from torch import Tensor, nn
 Window = tuple[slice | int, ...]
 
 
+def mixed_precision(device: torch.device, cpu_bfloat16: bool = False) -> torch.autocast:
+    """Float16 on CUDA, as nnU-Net; on a CPU bfloat16 if that is wanted; else single precision."""
+    if device.type == "cpu":
+        return torch.autocast("cpu", torch.bfloat16, enabled=cpu_bfloat16)
+    return torch.autocast(device.type, enabled=device.type == "cuda")
+
+
 @contextmanager
 def features_of_last_layer(network: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, each pass of the network leaves the input of its last segmentation layer in the list: [(B, F, ...)].
@@ -52,6 +59,7 @@ class SlidingWindows:
         step: distance of windows as a share of the patch, in (0, 1]. nnU-Net's own: 0.5.
         batch_size: windows in one pass.
         features_bytes: keep all features when they need no more than this.
+        cpu_bfloat16: see mixed_precision.
     """
 
     def __init__(
@@ -63,9 +71,10 @@ class SlidingWindows:
         step: float = 0.5,
         batch_size: int = 4,
         features_bytes: int = 1 << 29,
+        cpu_bfloat16: bool = False,
     ) -> None:
         self.image, self.crop = pad_nd_image(image, tuple(patch_size), "constant", {"value": 0}, True, None)
-        self.network, self.device = network, device
+        self.network, self.device, self.cpu_bfloat16 = network, device, cpu_bfloat16
         self.batch_size, self.features_bytes = batch_size, features_bytes
         shape = self.image.shape[1:]
         planes = [(z,) for z in range(shape[0])] if len(patch_size) < len(shape) else [()]
@@ -142,8 +151,7 @@ class SlidingWindows:
 
     def _passes(self) -> Iterator[tuple[Window, Tensor, Tensor]]:
         """Window, logits (C, ...) and features (F, ...) on the CPU, float32."""
-        mixed = torch.autocast(self.device.type, enabled=self.device.type == "cuda")
-        with features_of_last_layer(self.network) as seen, mixed:
+        with features_of_last_layer(self.network) as seen, mixed_precision(self.device, self.cpu_bfloat16):
             for first in range(0, len(self.windows), self.batch_size):
                 batch = self.windows[first : first + self.batch_size]
                 data = torch.stack([self.image[(slice(None), *w)] for w in batch]).float()

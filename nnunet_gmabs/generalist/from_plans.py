@@ -30,6 +30,7 @@ def preprocessed_scans(
     ignore_label: int,
     device: torch.device,
     own_expert: Path | None = None,
+    cpu_bfloat16: bool = False,
 ) -> Scans:
     """Scans in nnU-Net's folder of one configuration.
 
@@ -41,6 +42,7 @@ def preprocessed_scans(
         ignore_label: of the data set.
         device: of the network.
         own_expert: see data.expert.expert_file.
+        cpu_bfloat16: see inference.mixed_precision.
     """
     import blosc2
 
@@ -53,6 +55,7 @@ def preprocessed_scans(
         patch_size=configuration.patch_size,
         ignore_label=ignore_label,
         device=device,
+        cpu_bfloat16=cpu_bfloat16,
     )
 
 

@@ -41,6 +41,7 @@ class Scans:
         patch_size: of the plan.
         ignore_label: of the data set.
         device: of the network.
+        cpu_bfloat16: see inference.mixed_precision.
     """
 
     labelled: list[str]
@@ -51,11 +52,12 @@ class Scans:
     patch_size: Sequence[int]
     ignore_label: int
     device: torch.device
+    cpu_bfloat16: bool = False
 
     def windows(self, network: nn.Module, identifier: str) -> SlidingWindows:
         """The network's windows over one scan."""
         image = torch.from_numpy(np.ascontiguousarray(self.image(identifier), dtype=np.float32))
-        return SlidingWindows(image, network, list(self.patch_size), self.device)
+        return SlidingWindows(image, network, list(self.patch_size), self.device, cpu_bfloat16=self.cpu_bfloat16)
 
     def expert(self, identifier: str) -> np.ndarray:
         """(X, Y, Z) labels as drawn, the ignore label elsewhere."""

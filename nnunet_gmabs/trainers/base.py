@@ -22,6 +22,7 @@ from nnunet_gmabs.data.dataset import SparseDataset
 from nnunet_gmabs.data.loader import TwoStreamLoader
 from nnunet_gmabs.data.streams import FoldScans, scans_of_fold
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.inference import mixed_precision
 from nnunet_gmabs.learning.gradients import gradient_norms
 from nnunet_gmabs.learning.losses import weighted_sum
 from nnunet_gmabs.learning.supervised import SupervisedLoss, labelled_mask
@@ -225,8 +226,8 @@ class nnUNetTrainerSparse(ResumableTrainer):
         """Called after each optimiser step, before the iteration is counted."""
 
     def autocast(self):
-        """nnU-Net's rule: mixed precision on CUDA only."""
-        return torch.autocast(self.device.type, enabled=self.device.type == "cuda")
+        """nnU-Net's rule, mixed precision on CUDA, and ours by setting on a CPU."""
+        return mixed_precision(self.device, self.config.cpu_bfloat16)
 
     def _to_device(self, value: Any) -> Any:
         """Tensors, and tensors in lists, on the device; all else (identifiers) as it is."""

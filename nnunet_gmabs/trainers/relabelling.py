@@ -82,4 +82,5 @@ def training_scans(trainer: nnUNetTrainerGMABS) -> Scans:
         trainer.label_manager.ignore_label,
         trainer.device,
         trainer.own_expert,
+        trainer.config.cpu_bfloat16,
     )

@@ -1,9 +1,11 @@
 """Every kind of configuration trains, validates and leaves a checkpoint that stock nnU-Net can use."""
 
 import json
+from unittest import mock
 
 import pytest
 import tiny
+import torch
 from tiny import MEAN_TEACHER, SPARSE, Training
 
 pytestmark = pytest.mark.slow
@@ -54,6 +56,30 @@ def test_variants(trainer, project, tmp_path):
     training = Training(project, tmp_path, trainer, fold="all")
     training.here()
     check(training)
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerGMABSMutual", "nnUNetTrainerCMEMS"])
+def test_bfloat16_on_a_cpu(trainer, project, tmp_path):
+    training = Training(project, tmp_path, trainer, settings={"cpu_bfloat16": True})
+    seen = []
+    with mock.patch.object(torch.nn.Conv3d, "forward", autospec=True, side_effect=recording(seen)):
+        training.here()
+    content = check(training)
+    assert torch.bfloat16 in seen
+    assert all(value.dtype == torch.float32 for value in content["network_weights"].values())
+    assert all(row["loss/supervised"] > 0 for row in tiny.read_log(training))
+
+
+def recording(seen):
+    """Conv3d.forward that notes what its output is."""
+    forward = torch.nn.Conv3d.forward
+
+    def record(self, x):
+        output = forward(self, x)
+        seen.append(output.dtype)
+        return output
+
+    return record
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
