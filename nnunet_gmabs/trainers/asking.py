@@ -303,7 +303,8 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         training = network.training
         network.eval()
         image = torch.from_numpy(np.ascontiguousarray(self.image(identifier), np.float32))
-        probs = SlidingWindows(image, network, self.configuration_manager.patch_size, self.device).probs()
+        patch_size, half = self.configuration_manager.patch_size, self.config.cpu_bfloat16
+        probs = SlidingWindows(image, network, patch_size, self.device, cpu_bfloat16=half).probs()
         network.train(training)
         return probs.numpy()
 
