@@ -19,6 +19,7 @@ from nnunet_gmabs.annotation.requests import Answer, existing_rounds, read_reque
 from nnunet_gmabs.cli import main
 from nnunet_gmabs.data.expert import decode, expert_file, read_expert
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.report.page import scans
 from nnunet_gmabs.report.page.asked_by_training import asked_by
 from nnunet_gmabs.report.page.reading import Damaged
 from nnunet_gmabs.report.page.trainings import read_training
@@ -107,6 +108,17 @@ def test_the_report_tells_after_which_epoch_a_simulated_expert_was_asked_and_has
         [scan] = one.round.scans
         proposal, _ = raw.read_labels(one.round.folder / scan.asked.proposal)
         assert proposal.shape == raw.read_image(scan.asked.identifier)[0].shape[1:] and proposal.max() < 3
+
+
+def test_the_report_knows_that_a_simulated_expert_drew_in_a_scan_that_has_no_label_file(uninterrupted):
+    raw, damaged = RawFolder(uninterrupted.project.raw), Damaged()
+    one = read_training(uninterrupted.output, damaged)
+    with mock.patch.object(scans, "MOST_A_TRAINING", 7):
+        pictures = scans.pseudo_pictures(raw, uninterrupted.project.pre, one, {1: "left", 2: "right"}, damaged)
+    unlabelled = [picture.identifier for picture in pictures if "unlabelled scan" in picture.note]
+    drawn = {"scan_00", "scan_01", "scan_02"} | {s["identifier"] for r in asked(uninterrupted) for s in r["scans"]}
+    assert len(pictures) == 7 and damaged.messages == []
+    assert unlabelled == [p.identifier for p in pictures][:2] and not drawn & set(unlabelled)
 
 
 def test_a_new_run_forgets_what_an_older_one_asked(uninterrupted, oracle, tmp_path):

@@ -13,6 +13,7 @@ from nnunet_gmabs.annotation.experts import DENSE_LABELS
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import answer_paths
 from nnunet_gmabs.report.page.asked import DRAWN, MERGED, SIMULATED, Round
+from nnunet_gmabs.report.page.asked_by_training import ANSWERS
 from nnunet_gmabs.report.page.planes import Look, chosen_planes, draw_planes, look_at
 from nnunet_gmabs.report.page.reading import Damaged
 from nnunet_gmabs.report.page.trainings import Training
@@ -125,7 +126,9 @@ def pseudo_pictures(
     names = [n for n in pseudo_labels.finished(rounds, number) if n in known]
     pictures: list[PlanePicture] = []
     made = damaged.read(raw.folder / "gmabs", read_made_labels, raw.folder) or {}
-    for identifier in sorted(names, key=lambda n: (raw.label_path(n).is_file() and n not in made, n)):
+    drawn_in = {n: _expert_file(raw, training, n) for n in names}
+    labelled = {n for n, path in drawn_in.items() if path.is_file() and not (n in made and path == raw.label_path(n))}
+    for identifier in sorted(names, key=lambda n: (n in labelled, n)):
         if len(pictures) == MOST_A_TRAINING:
             break
         path = folder / f"{identifier}.b2nd"
@@ -133,7 +136,7 @@ def pseudo_pictures(
         if pseudo is None:
             continue
         truth = raw.label_path(identifier, DENSE_LABELS)
-        look = _look(raw, identifier, raw.label_path(identifier), {"truth": truth}, damaged, {"generalist": pseudo})
+        look = _look(raw, identifier, drawn_in[identifier], {"truth": truth}, damaged, {"generalist": pseudo})
         if look is None:
             continue
         planes = chosen_planes(look, pseudo)
@@ -143,6 +146,12 @@ def pseudo_pictures(
             kind = "partly drawn by the expert" if drawn else "unlabelled scan"
             pictures.append(PlanePicture(identifier, f"round {number} of relabelling, {kind}", address))
     return pictures
+
+
+def _expert_file(raw: RawFolder, training: Training, identifier: str) -> Path:
+    """What a simulated expert drew for this training, beside what is in labelsTr; else labelsTr's file."""
+    own = training.folder / ANSWERS / raw.label_path(identifier).name
+    return own if own.is_file() else raw.label_path(identifier)
 
 
 def _pseudo_on_own_grid(pre: Path, training: Training, number: int, identifier: str) -> np.ndarray:
