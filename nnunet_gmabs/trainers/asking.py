@@ -33,6 +33,7 @@ from nnunet_gmabs.files import replace_atomically, write_json
 from nnunet_gmabs.inference import SlidingWindows
 from nnunet_gmabs.learning.schedules import rounds_due, uncertainty_threshold
 from nnunet_gmabs.trainers import random_state
+from nnunet_gmabs.trainers.loaders import labelled_scans, preprocessed_scans
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_gmabs.trainers.resumable import unwrap
 
@@ -63,6 +64,7 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         """Also find the expert: without one the training stops here."""
         self.asked: list[dict[str, Any]] = []
         self.answered: list[str] = []
+        self.unlabelled_before: list[str] = []  # when the checkpoint was written that this run continues
         self.asks_due = 0
         self.raw = RawFolder(find_raw_folder(self.plans_manager.dataset_name))
         simulated = self.active_settings.expert == "simulated"
@@ -247,8 +249,7 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
 
     def known_scans(self) -> set[str]:
         """Scans that are preprocessed, so that they can be trained on."""
-        scans = super().scans
-        return {*scans.labelled, *scans.unlabelled, *scans.validation}
+        return set(preprocessed_scans(self))
 
     def build_own_expert_file(self, identifier: str, label_file: Path) -> None:
         """Expert labels of this training alone, on the training grid."""
@@ -262,8 +263,13 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         )
 
     def restore_answers(self) -> None:
-        """Simulated answers whose files are lost or were never on the training grid are given again."""
+        """What came after the checkpoint: a person's answers that were merged; a simulated expert's, if lost, again.
+
+        A scan that was merged since is in no list of splits_final.json until `gmabs prepare` runs.
+        """
         if not isinstance(self.expert, Simulated):
+            _, labelled = labelled_scans(self)
+            self.answered = sorted({*self.answered, *set(labelled).intersection(self.unlabelled_before)})
             return
         planes = {
             scan["identifier"]: [(plane["axis"], plane["index_orig"]) for plane in scan["planes"]]
@@ -317,10 +323,17 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
 
     def state(self) -> dict:
         """Also what was asked and answered."""
-        asking = {"asked": self.asked, "answered": self.answered, "asks_due": self.asks_due}
+        asking = {
+            "asked": self.asked,
+            "answered": self.answered,
+            "asks_due": self.asks_due,
+            "unlabelled": self.scans.unlabelled,
+        }
         return {**super().state(), "asking": asking}
 
     def load_state(self, state: dict) -> None:
         """Counterpart of state()."""
         super().load_state(state)
-        self.asked, self.answered, self.asks_due = (state["asking"][n] for n in ("asked", "answered", "asks_due"))
+        asking = state["asking"]
+        self.asked, self.answered, self.asks_due = asking["asked"], asking["answered"], asking["asks_due"]
+        self.unlabelled_before = asking.get("unlabelled", [])

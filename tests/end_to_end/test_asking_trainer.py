@@ -178,6 +178,31 @@ def test_lost_answers_of_a_simulated_expert_are_given_again(uninterrupted, oracl
     assert (one.output / "expert" / f"{name}_expert.b2nd").read_bytes() == before
 
 
+def answer_first_question(raw):
+    """Class 1 everywhere on the planes asked for; the scan."""
+    scan = read_request(raw.folder, 0).scans[0]
+    image, properties = raw.read_image(scan.identifier)
+    labels = np.full(image.shape[1:], 3, np.uint8)
+    planes = tuple(plane.plane for plane in scan.planes)
+    for axis, index in planes:
+        labels[tuple(index if a == axis else slice(None) for a in range(3))] = 1
+    write_answer(raw, 0, Answer(scan.identifier, planes, "somebody"), labels, properties)
+    return scan.identifier
+
+
+def test_what_was_merged_while_no_training_ran_is_learned_from_by_the_continued_one(project, tmp_path):
+    own = project.copy(tmp_path / "data")
+    active = {"expert": "person", "strategy": "foreground-random", "budget_planes": 3}
+    one = training(own, tmp_path, active=active, num_epochs=2)
+    one.here()
+    name = answer_first_question(RawFolder(own.raw))
+    with mock.patch.dict(os.environ, own.variables()):
+        assert main(["merge", "-d", own.number]) == 0
+    replace(one, settings=one.settings | {"num_epochs": 3}).here(continue_training=True)
+    assert [one.log().count(f"{n} labelled scans, {7 - n} unlabelled ones") for n in (3, 4)] == [1, 1]
+    assert tiny.load(one.final)["gmabs"]["asking"]["answered"] == [name]
+
+
 @pytest.mark.parametrize("merged_by", ["the training", "gmabs merge"])
 def test_a_persons_answer_joins_the_labelled_scans_while_the_training_runs(merged_by, project, tmp_path):
     own = project.copy(tmp_path / "data")
@@ -191,15 +216,7 @@ def test_a_persons_answer_joins_the_labelled_scans_while_the_training_runs(merge
         def on_epoch_start(self):
             original(self)
             if self.current_epoch == 2 and not answered:
-                scan = read_request(own.raw, 0).scans[0]
-                _, properties = raw.read_image(scan.identifier)
-                shape = raw.read_image(scan.identifier)[0].shape[1:]
-                labels = np.full(shape, 3, np.uint8)
-                planes = tuple(plane.plane for plane in scan.planes)
-                for axis, index in planes:
-                    labels[tuple(index if a == axis else slice(None) for a in range(3))] = 1
-                write_answer(raw, 0, Answer(scan.identifier, planes, "somebody"), labels, properties)
-                answered.append(scan.identifier)
+                answered.append(answer_first_question(raw))
                 if merged_by == "gmabs merge":
                     assert main(["merge", "-d", own.number]) == 0
 
