@@ -1,7 +1,7 @@
 """A grid of trainings on a densely labelled data set: trainers, labels and seeds, stock nnU-Net included.
 
-    python scripts/benchmark.py scripts/benchmarks/hippocampus.yaml --data FOLDER --work DIR [--jobs 2]
-    python scripts/plot_benchmark.py scripts/benchmarks/hippocampus.yaml --work DIR
+    python scripts/benchmark.py scripts/benchmarks/main_job.yaml --data FOLDER --work DIR [--jobs 2]
+    python scripts/plot_benchmark.py scripts/benchmarks/main_job.yaml --work DIR
 
 FOLDER holds the data set that CONFIG names, in nnU-Net's raw format with dense labels. For each entry of `labels` and
 each seed, `gmabs sparsify` keeps some planes of some scans and `gmabs prepare` makes the rest ready; every row trains

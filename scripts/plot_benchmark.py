@@ -1,6 +1,6 @@
 """Tables and label-efficiency curves of a benchmark.
 
-    python scripts/plot_benchmark.py scripts/benchmarks/hippocampus.yaml --work DIR
+    python scripts/plot_benchmark.py scripts/benchmarks/main_job.yaml --work DIR
 
 DIR/results.csv is what scripts/benchmark.py has measured so far. Writes DIR/table.md (Dice, HD95, surface Dice; the
 claims of CONFIG, paired per scan and bootstrapped over scans and seeds; time and memory) and DIR/dice.png (Dice over

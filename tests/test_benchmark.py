@@ -11,6 +11,8 @@ import raw_data
 import yaml
 
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.nnunet_ext import gmabs_trainers
+from nnunet_gmabs.settings import override
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 GRID = {
@@ -202,3 +204,14 @@ def test_rounds_are_drawn_from_the_log(scripts, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["plot_rounds.py", str(tmp_path / "b__p" / "fold_0"), *command[2:]])
     assert plot_rounds.main() == 2
     assert "set relabel.truth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((SCRIPTS / "benchmarks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_grids_that_come_along_name_trainers_and_settings_that_exist(scripts, path):
+    grid = scripts[0].Grid.read(path)
+    for row in grid.rows.values():
+        if row.trainer == "stock":
+            continue
+        trainer = getattr(gmabs_trainers, row.trainer)
+        for settings in (grid.settings, row.settings):
+            override(trainer.config, settings, str(path), [])
