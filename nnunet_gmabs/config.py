@@ -163,8 +163,9 @@ class RelabelConfig:
     min_expert_agreement: float = 0.0
     """Views whose Dice with the expert's own voxels, over the labelled scans of the round, is lower do not vote in the
     unlabelled scans."""
-    truth: bool = False
-    """For studies: log the Dice of teacher and pseudo labels with labelsTr_dense. Nothing is learned from it."""
+    truth: Literal["unused", "logged", "learned"] = "unused"
+    """For studies, of labelsTr_dense: the log has the Dice of teacher and pseudo labels with it; or (an oracle) it
+    takes the place of the pseudo labels, which shows the most that they could give."""
 
     def __post_init__(self) -> None:
         _check_range(self, "first", 0, 1)

@@ -2,7 +2,7 @@
 
     python scripts/plot_rounds.py OUTPUT_FOLDER [OUTPUT_FOLDER ...] --to rounds.png
 
-OUTPUT_FOLDER is that of a training with `relabel: {truth: true}` (scripts/benchmark.py: DIR/results/CELL/.../fold_0);
+OUTPUT_FOLDER is that of a training with `relabel: {truth: logged}` (scripts/benchmark.py: DIR/results/CELL/.../fold_0);
 the Dice of the teacher that prompts, and of the pseudo labels that the student learns from, over all scans of a round,
 are read from its gmabs_log.csv. A panel for each training, a colour for each class.
 """

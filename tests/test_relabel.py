@@ -239,7 +239,8 @@ def test_truth_is_logged_and_changes_nothing(tmp_path):
     relabeller = case.relabeller(BoxGeneralist())
     plain, _ = relabeller.run(Rounding(), 1)
     teacher = {name: image[0].astype(int) for name, image in case.images.items()}
-    told = replace(relabeller, folder=tmp_path / "told", truth=teacher.__getitem__)
+    told = case.relabeller(BoxGeneralist(), "told", truth="logged")
+    told = replace(told, truth=teacher.__getitem__)
     figures, _ = told.run(Rounding(), 1)
     assert {k: v for k, v in figures.items() if "true" not in k} == pytest.approx(plain, nan_ok=True)
     assert [figures[f"true_teacher_dice/class_{k}"] for k in (1, 2)] == [1, 1]
@@ -248,6 +249,16 @@ def test_truth_is_logged_and_changes_nothing(tmp_path):
         truth = np.stack([labels == k for labels in teacher.values()])
         assert figures[f"true_dice/class_{k}"] == pytest.approx(2 * (made & truth).sum() / (made.sum() + truth.sum()))
         np.testing.assert_array_equal(made, np.stack([read(relabeller, name) == k for name in teacher]))
+
+
+def test_an_oracle_takes_the_place_of_pseudo_labels(tmp_path):
+    case = three(tmp_path)
+    truth = {name: np.roll(image[0], 2, 1).astype(int) for name, image in case.images.items()}
+    relabeller = replace(case.relabeller(BoxGeneralist(), truth="learned"), truth=truth.__getitem__)
+    figures, _ = relabeller.run(Rounding(), 1)
+    for name, labels in truth.items():
+        np.testing.assert_array_equal(read(relabeller, name), labels)
+    assert [figures[f"true_dice/class_{k}"] for k in (1, 2)] == [1, 1]
 
 
 def test_changed_is_the_share_of_voxels_that_differ_from_the_round_before(tmp_path):

@@ -77,7 +77,7 @@ class Relabeller:
         channel: of the image, that the generalist sees.
         window: of that channel, see ScanImages.
         cache: keeps the embeddings of slices; None: the generalist encodes each time.
-        truth: identifier -> (X, Y, Z) dense labels, for studies: the figures tell how good pseudo labels are.
+        truth: identifier -> (X, Y, Z) dense labels, for studies (settings.truth).
     """
 
     generalist: Generalist | None
@@ -165,6 +165,8 @@ class Relabeller:
             fused = specialist.labels
         labels = fusion.where_both_agree(fused, teacher, self.scans.ignore_label) if self.careful else fused
         labels = fusion.keep_expert_labels(labels, expert, self.scans.ignore_label)
+        if self.truth is not None and self.settings.truth == "learned":
+            labels = self.truth(identifier).astype(labels.dtype)
         figures = self.scan_figures(votes, fused, teacher, expert, self.changed(identifier, number, labels))
         if self.truth is not None:
             truth, classes = self.truth(identifier), len(votes.counts)

@@ -32,7 +32,7 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
         training_scans(trainer),
         trainer.pseudo_labels,
         trainer.config.seed,
-        truth=dense_labels(trainer) if trainer.relabel_settings.truth else None,
+        truth=None if trainer.relabel_settings.truth == "unused" else dense_labels(trainer),
     )
     settings = trainer.config.generalist
     if settings is None:

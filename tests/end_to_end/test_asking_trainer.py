@@ -277,11 +277,11 @@ def test_only_the_plain_control_draws_planes_anywhere(strategy, anywhere, oracle
 
 
 def test_dense_labels_are_known_to_the_log_of_a_round_and_to_nothing_else(oracle, project, tmp_path):
-    trainer = training(oracle, tmp_path, relabel={"truth": True}).build()
+    trainer = training(oracle, tmp_path, relabel={"truth": "logged"}).build()
     raw = RawFolder(oracle.raw)
     dense, _ = raw.read_labels(raw.label_path("scan_04", "labelsTr_dense"))
     labels = trainer.relabeller.truth("scan_04")
     assert trainer.on_own_grid("scan_04", labels).shape == dense.shape
     assert np.mean(trainer.on_own_grid("scan_04", labels) == dense) > 0.9  # small structures meet a coarser grid
     with pytest.raises(InputError, match="relabel.truth is set, but there is no labelsTr_dense"):
-        training(project, tmp_path / "without", relabel={"truth": True}, active={"expert": "person"}).build()
+        training(project, tmp_path / "without", relabel={"truth": "logged"}, active={"expert": "person"}).build()
