@@ -29,14 +29,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from benchmark_data import Data
+from benchmark_grid import ALL_DENSE, Cell, Grid
 
 from nnunet_gmabs import __version__
 from nnunet_gmabs.demo.nnunet_commands import STOCK, find_command
@@ -45,111 +45,6 @@ from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically, write_json
 from nnunet_gmabs.report.dice import dice_per_class
 from nnunet_gmabs.report.surface import surface_scores_per_class
-
-FIRST_ID = 600
-ALL_DENSE = "all scans, dense"
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What is drawn: planes of scans.
-
-    Attributes:
-        scans: labelled training scans.
-        planes: drawn in each; "all": the whole scan.
-        seeds: None: the grid's.
-    """
-
-    scans: int
-    planes: int | str = 3
-    seeds: list[int] | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A trainer and its settings.
-
-    Attributes:
-        trainer: name for -tr, or "stock".
-        settings: of our trainers, beside length and seed.
-        labels: names of the grid's labels; None: all of them; "dense": all training scans, labelled densely.
-        seeds: None: those of the labels.
-    """
-
-    trainer: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    labels: list[str] | str | None = None
-    seeds: list[int] | None = None
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A benchmark's configuration file."""
-
-    dataset: str
-    iterations: int
-    seeds: list[int]
-    labels: dict[str, Labels]
-    rows: dict[str, Row]
-    claims: list[list[str]] = field(default_factory=list)
-    plans: dict[str, Any] | None = None  # cpu_seconds, batch_size; None: nnU-Net's own plans
-    settings: dict[str, Any] = field(default_factory=dict)  # of every row of ours; a row's own win
-    test_scans: int = 0
-    judge_unlabelled: int | None = None
-    spacing_mm: list[float] | None = None  # of the axes in nnU-Net's order; None: as the scans are
-    nsd_tolerance_mm: float = 1.0
-
-    @classmethod
-    def read(cls, path: Path) -> Grid:
-        """Read and check the file."""
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        grid = _build(cls, content, str(path))
-        labels = {name: _build(Labels, value, f"{path}: labels: {name}") for name, value in grid.labels.items()}
-        rows = {name: _build(Row, value, f"{path}: rows: {name}") for name, value in grid.rows.items()}
-        for name, row in rows.items():
-            unknown = set(row.labels if isinstance(row.labels, list) else ()) - set(labels)
-            if unknown:
-                raise InputError(f"{path}: rows: {name}: labels {unknown.pop()} are not among {', '.join(labels)}")
-        for claim in grid.claims:
-            if len(claim) != 2 or not set(claim) <= set(rows):
-                raise InputError(f"{path}: claims: {claim}: must be the names of two rows")
-        return cls(**{**grid.__dict__, "labels": labels, "rows": rows})
-
-    def cells(self) -> list[Cell]:
-        """All trainings, those of one seed together so that every claim is soon about one whole seed."""
-        cells = []
-        for row_name, row in self.rows.items():
-            if row.labels == "dense":
-                cells += [Cell(row_name, ALL_DENSE, seed) for seed in row.seeds or self.seeds]
-                continue
-            for name in row.labels or self.labels:
-                cells += [Cell(row_name, name, s) for s in row.seeds or self.labels[name].seeds or self.seeds]
-        order = list(self.labels)
-        return sorted(cells, key=lambda c: (order.index(c.labels) if c.labels in order else len(order), c.seed))
-
-
-def _build(kind: type, content: Any, where: str) -> Any:
-    known = {f.name for f in fields(kind)}
-    if not isinstance(content, dict) or set(content) - known:
-        raise InputError(f"{where}: {content!r:.80}: must have keys among {', '.join(sorted(known))}")
-    try:
-        return kind(**content)
-    except TypeError as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training."""
-
-    row: str
-    labels: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """For files."""
-        return "_".join(re.sub(r"\W+", "-", part) for part in (self.labels, self.row, f"seed{self.seed}"))
 
 
 class Commands:
@@ -189,107 +84,11 @@ class Benchmark:
         if not (self.source / "dataset.json").is_file():
             raise InputError(f"{self.source}: no dataset.json; --data must be the folder that holds {grid.dataset}")
         self.schedule = Schedule.of(grid.iterations)
-        self.plans = "nnUNetPlansCPU" if grid.plans else "nnUNetPlans"
+        self.data = Data(grid, self.source, self.work, self.command)
         self.classes = [v for v in json.loads((self.source / "dataset.json").read_text())["labels"].values() if v]
         self.commands = Commands()
         for name in ("raw", "preprocessed", "cells", "logs"):
             (self.work / name).mkdir(parents=True, exist_ok=True)
-
-    # ---- data
-
-    @cached_property
-    def dense(self) -> Path:
-        """The dense data set, on the grid's spacing."""
-        target = self.work / "dense" / self.source.name
-        if self.grid.spacing_mm is None:
-            return self.source
-        if not (target / "dataset.json").is_file():
-            for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-                for path in sorted((self.source / folder).glob("*")):
-                    (target / folder).mkdir(parents=True, exist_ok=True)
-                    resample(path, target / folder / path.name, self.grid.spacing_mm, folder.startswith("labels"))
-            shutil.copy(self.source / "dataset.json", target)
-        return target
-
-    def dataset(self, labels: str, seed: int) -> str:
-        """Name of the data set with these labels."""
-        number = [*self.grid.labels, ALL_DENSE].index(labels)
-        return f"Dataset{FIRST_ID + 10 * number + seed:03d}_{self.source.name.split('_', 1)[1]}"
-
-    def make_data(self, labels: str, seed: int) -> None:
-        """Barely labelled copy and its preparation, unless there; splits: train on all labelled scans."""
-        what, name = self.grid.labels[labels], self.dataset(labels, seed)
-        raw, preprocessed = self.work / "raw" / name, self.work / "preprocessed" / name
-        planes = None if what.planes == "all" else what.planes
-        if raw.is_dir() and (preprocessed / "splits_final.json").is_file():
-            made = self.record(labels, seed)
-            if (made["scans"], made["planes"], made["test"]) != (what.scans, planes, self.grid.test_scans):
-                raise InputError(f"{raw} was made for other labels; remove it, or choose another --work")
-            return
-        shutil.rmtree(raw, ignore_errors=True)
-        shutil.rmtree(preprocessed, ignore_errors=True)
-        options = ["--scans", what.scans, "--planes", what.planes, "--seed", seed, "--test", self.grid.test_scans]
-        self.command(f"data_{name}", "gmabs", "sparsify", self.dense, name, *options)
-        small = ["--cpu", "--cpu-seconds", self.grid.plans["cpu_seconds"]] if self.grid.plans else []
-        # nnU-Net's planner refuses nnUNet_n_proc_DA=0
-        prepare = ["prepare", "-d", name, "-c", "3d_fullres", *small, "-np", 2]
-        self.command(f"data_{name}", "gmabs", *prepare, nnUNet_n_proc_DA="1")
-        if self.grid.plans and "batch_size" in self.grid.plans:
-            plans = json.loads((preprocessed / f"{self.plans}.json").read_text())
-            plans["configurations"]["3d_fullres"]["batch_size"] = self.grid.plans["batch_size"]
-            write_json(preprocessed / f"{self.plans}.json", plans)
-        labelled = sorted(self.record(labels, seed)["planes_kept"])
-        write_json(preprocessed / "splits_final.json", [{"train": labelled, "val": labelled[:1]}])
-
-    def make_dense_data(self, seed: int, like: str) -> None:
-        """The same training scans with all labels, preprocessed with the same plans."""
-        first, other = self.dataset(like, seed), self.dataset(ALL_DENSE, seed)
-        raw, preprocessed = (self.work / folder / other for folder in ("raw", "preprocessed"))
-        if (preprocessed / "splits_final.json").is_file():
-            return
-        shutil.rmtree(raw, ignore_errors=True)
-        shutil.rmtree(preprocessed, ignore_errors=True)
-        shutil.copytree(self.work / "raw" / first / "imagesTr", raw / "imagesTr", copy_function=os.link)
-        shutil.copytree(self.work / "raw" / first / "labelsTr_dense", raw / "labelsTr")
-        content = json.loads((self.work / "raw" / first / "dataset.json").read_text())
-        content["labels"].pop("ignore")
-        preprocessed.mkdir(parents=True)
-        for folder in (raw, preprocessed):
-            write_json(folder / "dataset.json", content)
-        model = self.work / "preprocessed" / first
-        plans = json.loads((model / f"{self.plans}.json").read_text())
-        write_json(preprocessed / f"{self.plans}.json", {**plans, "dataset_name": other})
-        shutil.copy(model / "dataset_fingerprint.json", preprocessed)
-        options = ["-plans_name", self.plans, "-c", "3d_fullres", "-np", 2]
-        self.command(f"data_{other}", "nnUNetv2_preprocess", "-d", int(other[7:10]), *options)
-        names = sorted(p.name.removesuffix(content["file_ending"]) for p in (raw / "labelsTr").iterdir())
-        write_json(preprocessed / "splits_final.json", [{"train": names, "val": names[:1]}])
-
-    def record(self, labels: str, seed: int) -> dict[str, Any]:
-        """What `gmabs sparsify` kept."""
-        path = self.work / "raw" / self.dataset(labels, seed) / "gmabs" / "sparsify.json"
-        return json.loads(path.read_text())
-
-    def judged(self, cell: Cell) -> tuple[Path, Path]:
-        """Folders of the scans on which a cell is judged: images and dense labels."""
-        labels = next(iter(self.grid.labels)) if cell.labels == ALL_DENSE else cell.labels
-        raw = self.work / "raw" / self.dataset(labels, cell.seed)
-        if not self.grid.judge_unlabelled:
-            return raw / "imagesTs", raw / "labelsTs"
-        images, truth = raw / "judged" / "images", raw / "judged" / "labels"
-        if not truth.is_dir():
-            ending = json.loads((raw / "dataset.json").read_text())["file_ending"]
-            dense = {p.name.removesuffix(ending) for p in (raw / "labelsTr_dense").iterdir()}
-            unlabelled = sorted(dense - set(self.record(labels, cell.seed)["planes_kept"]))
-            images.mkdir(parents=True, exist_ok=True)
-            truth.mkdir()
-            for scan in np.random.default_rng(0).permutation(unlabelled)[: self.grid.judge_unlabelled]:
-                os.link(raw / "labelsTr_dense" / f"{scan}{ending}", truth / f"{scan}{ending}")
-                for path in (raw / "imagesTr").glob(f"{scan}_????{ending}"):
-                    os.link(path, images / path.name)
-        return images, truth
-
-    # ---- trainings
 
     def settings(self, cell: Cell) -> dict[str, Any]:
         """All settings of a training of ours."""
@@ -339,7 +138,7 @@ class Benchmark:
 
     def run(self, cell: Cell) -> None:
         """Train, predict, judge; the result's file appears at the end."""
-        row, name, dataset = self.grid.rows[cell.row], cell.name, self.dataset(cell.labels, cell.seed)
+        row, name, dataset = self.grid.rows[cell.row], cell.name, self.data.name(cell.labels, cell.seed)
         settings: dict[str, Any] = {}
         if row.trainer == STOCK:
             trainer = write_stock_trainer(self.work / "trainers", self.schedule, cell.seed)
@@ -349,10 +148,10 @@ class Benchmark:
         write_json(config, settings)
         shutil.rmtree(self.work / "results" / name, ignore_errors=True)
         (self.work / "logs" / f"{name}.log").unlink(missing_ok=True)
-        model = ["-tr", trainer, "-p", self.plans, "-device", self.device]
+        model = ["-tr", trainer, "-p", self.data.plans, "-device", self.device]
         train = ["nnUNetv2_train", int(dataset[7:10]), "3d_fullres", 0, *model]
         seconds, peak = self.command(name, *train, nnUNet_gmabs_config=str(config))
-        images, truth = self.judged(cell)
+        images, truth = self.data.judged(cell)
         output = self.work / "results" / name / "predictions"
         predict = ["-d", int(dataset[7:10]), "-i", images, "-o", output, "-c", "3d_fullres", "-f", 0, *model]
         self.command(name, "nnUNetv2_predict", *predict, "-npp", 1, "-nps", 1, "--disable_tta")
@@ -383,9 +182,9 @@ class Benchmark:
     def used(self, cell: Cell, folder: Path) -> dict[str, int]:
         """Scans and planes that an expert drew for a training, those that it asked for included."""
         if cell.labels == ALL_DENSE:
-            planes = self.work / "raw" / self.dataset(ALL_DENSE, cell.seed) / "labelsTr"
+            planes = self.work / "raw" / self.data.name(ALL_DENSE, cell.seed) / "labelsTr"
             return {"scans_used": len(list(planes.iterdir())), "planes_used": 0}
-        drawn = {scan: len(planes) for scan, planes in self.record(cell.labels, cell.seed)["planes_kept"].items()}
+        drawn = {scan: len(planes) for scan, planes in self.data.record(cell.labels, cell.seed)["planes_kept"].items()}
         asked = folder / "asked.json"
         for request in json.loads(asked.read_text()) if asked.is_file() else []:
             for scan in request["scans"]:
@@ -409,25 +208,6 @@ class Benchmark:
                             writer.writerow({**common, "scan": scan, "class": label, **values})
 
         replace_atomically(self.work / "results.csv", write)
-
-
-def resample(source: Path, target: Path, spacing_mm: list[float], is_labels: bool) -> None:
-    """An image or label file on another spacing, with nnU-Net's own interpolation; the outer edges stay."""
-    import SimpleITK as sitk
-    from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
-
-    old = sitk.ReadImage(str(source))
-    array, spacing = sitk.GetArrayFromImage(old), np.array(old.GetSpacing()[::-1])
-    shape = np.maximum(np.round(np.multiply(array.shape, spacing) / spacing_mm), 1).astype(int)
-    order = 1 if is_labels else 3
-    data = resample_data_or_seg_to_shape(array[None].astype(float), shape, spacing, spacing_mm, is_labels, order)[0]
-    new = sitk.GetImageFromArray(data.astype(array.dtype if is_labels else np.float32))
-    exact = spacing * array.shape / shape
-    moved = np.array(old.GetDirection()).reshape(3, 3) @ (0.5 * (exact - spacing)[::-1])
-    new.SetSpacing(exact[::-1].tolist())
-    new.SetDirection(old.GetDirection())
-    new.SetOrigin((np.array(old.GetOrigin()) + moved).tolist())
-    sitk.WriteImage(new, str(target), True)
 
 
 COLUMNS = [
@@ -477,11 +257,8 @@ def main() -> int:
         for handled in (signal.SIGTERM, signal.SIGINT):
             signal.signal(handled, benchmark.commands.stop)
         print(f"{len(waiting)} of {len(cells)} trainings to do", flush=True)
-        first = next(iter(benchmark.grid.labels))
         for labels, seed in dict.fromkeys((c.labels, c.seed) for c in waiting):
-            benchmark.make_data(first if labels == ALL_DENSE else labels, seed)
-            if labels == ALL_DENSE:
-                benchmark.make_dense_data(seed, first)
+            benchmark.data.make(labels, seed)
         with ThreadPoolExecutor(args.jobs) as pool:
             failed = [error for error in pool.map(lambda cell: outcome(benchmark, cell), waiting) if error]
         benchmark.write_csv()

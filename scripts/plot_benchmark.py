@@ -17,7 +17,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from benchmark import ALL_DENSE, Grid
+from benchmark_grid import ALL_DENSE, Grid
 
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.report.scores import paired_differences, read_scores

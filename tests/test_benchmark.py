@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import raw_data
+import SimpleITK as sitk
 import yaml
 
 from nnunet_gmabs.errors import InputError
@@ -143,7 +145,7 @@ def test_the_script_compares_its_own_table(scripts, bench):
 def test_scans_for_choices_are_no_test_scans_and_not_labelled(scripts, bench):
     object.__setattr__(bench.grid, "judge_unlabelled", 2)
     cell = scripts[0].Cell("stock", "2 scans", 0)
-    raw = bench.work / "raw" / bench.dataset("2 scans", 0)
+    raw = bench.work / "raw" / bench.data.name("2 scans", 0)
     for folder in ("gmabs", "imagesTr", "labelsTr_dense"):
         (raw / folder).mkdir(parents=True)
     (raw / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
@@ -151,7 +153,7 @@ def test_scans_for_choices_are_no_test_scans_and_not_labelled(scripts, bench):
     for scan in ("s0", "s1", "s2", "s3", "s4"):
         (raw / "imagesTr" / f"{scan}_0000.nii.gz").write_text("")
         (raw / "labelsTr_dense" / f"{scan}.nii.gz").write_text("")
-    images, truth = bench.judged(cell)
+    images, truth = bench.data.judged(cell)
     names = {p.name.removesuffix(".nii.gz") for p in truth.iterdir()}
     assert len(names) == 2 and names <= {"s2", "s3", "s4"}
     assert {p.name for p in images.iterdir()} == {f"{name}_0000.nii.gz" for name in names}
@@ -215,3 +217,26 @@ def test_the_grids_that_come_along_name_trainers_and_settings_that_exist(scripts
         trainer = getattr(gmabs_trainers, row.trainer)
         for settings in (grid.settings, row.settings):
             override(trainer.config, settings, str(path), [])
+
+
+def test_a_coarser_grid_keeps_places_and_labels(scripts, tmp_path):
+    from benchmark_data import resample
+
+    labels = np.zeros((12, 16, 20), np.uint8)
+    labels[4:8, 4:10, 6:14] = 2
+    raw_data.write_image(tmp_path / "labels.nii.gz", labels, (1.0, 1.5, 1.0))
+    raw_data.write_image(tmp_path / "image.nii.gz", 100.0 * (labels > 0), (1.0, 1.5, 1.0))
+    for name, is_labels in (("labels", True), ("image", False)):
+        resample(tmp_path / f"{name}.nii.gz", tmp_path / f"{name}_coarse.nii.gz", [2.0, 3.0, 2.0], is_labels)
+    coarse = sitk.ReadImage(str(tmp_path / "labels_coarse.nii.gz"))
+    array = sitk.GetArrayFromImage(coarse)
+    assert array.shape == (6, 8, 10) and coarse.GetSpacing() == pytest.approx((2, 3, 2))
+    assert set(np.unique(array)) == {0, 2} and array.sum() * 12 == pytest.approx(labels.sum() * 1.5, rel=0.01)
+    image = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "image_coarse.nii.gz")))
+    assert image[array == 2].mean() > 90 and image[array == 0].mean() < 10
+    centres = []
+    for path in ("labels", "labels_coarse"):
+        statistics = sitk.LabelShapeStatisticsImageFilter()
+        statistics.Execute(sitk.ReadImage(str(tmp_path / f"{path}.nii.gz")))
+        centres.append(statistics.GetCentroid(2))
+    assert centres[0] == pytest.approx(centres[1], abs=1e-3)

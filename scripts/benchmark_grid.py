@@ -1,0 +1,116 @@
+"""The file that says what a benchmark trains: labels, rows, seeds (see scripts/benchmark.py)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nnunet_gmabs.errors import InputError
+
+ALL_DENSE = "all scans, dense"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is drawn: planes of scans.
+
+    Attributes:
+        scans: labelled training scans.
+        planes: drawn in each; "all": the whole scan.
+        seeds: None: the grid's.
+    """
+
+    scans: int
+    planes: int | str = 3
+    seeds: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trainer and its settings.
+
+    Attributes:
+        trainer: name for -tr, or "stock".
+        settings: of our trainers, beside length and seed.
+        labels: names of the grid's labels; None: all of them; "dense": all training scans, labelled densely.
+        seeds: None: those of the labels.
+    """
+
+    trainer: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    labels: list[str] | str | None = None
+    seeds: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A benchmark's configuration file."""
+
+    dataset: str
+    iterations: int
+    seeds: list[int]
+    labels: dict[str, Labels]
+    rows: dict[str, Row]
+    claims: list[list[str]] = field(default_factory=list)
+    plans: dict[str, Any] | None = None  # cpu_seconds, batch_size; None: nnU-Net's own plans
+    settings: dict[str, Any] = field(default_factory=dict)  # of every row of ours; a row's own win
+    test_scans: int = 0
+    judge_unlabelled: int | None = None
+    spacing_mm: list[float] | None = None  # of the axes in nnU-Net's order; None: as the scans are
+    nsd_tolerance_mm: float = 1.0
+
+    @classmethod
+    def read(cls, path: Path) -> Grid:
+        """Read and check the file."""
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        grid = _build(cls, content, str(path))
+        labels = {name: _build(Labels, value, f"{path}: labels: {name}") for name, value in grid.labels.items()}
+        rows = {name: _build(Row, value, f"{path}: rows: {name}") for name, value in grid.rows.items()}
+        for name, row in rows.items():
+            unknown = set(row.labels if isinstance(row.labels, list) else ()) - set(labels)
+            if unknown:
+                raise InputError(f"{path}: rows: {name}: labels {unknown.pop()} are not among {', '.join(labels)}")
+        for claim in grid.claims:
+            if len(claim) != 2 or not set(claim) <= set(rows):
+                raise InputError(f"{path}: claims: {claim}: must be the names of two rows")
+        return cls(**{**grid.__dict__, "labels": labels, "rows": rows})
+
+    def cells(self) -> list[Cell]:
+        """All trainings, those of one seed together so that every claim is soon about one whole seed."""
+        cells = []
+        for row_name, row in self.rows.items():
+            if row.labels == "dense":
+                cells += [Cell(row_name, ALL_DENSE, seed) for seed in row.seeds or self.seeds]
+                continue
+            for name in row.labels or self.labels:
+                cells += [Cell(row_name, name, s) for s in row.seeds or self.labels[name].seeds or self.seeds]
+        order = list(self.labels)
+        return sorted(cells, key=lambda c: (order.index(c.labels) if c.labels in order else len(order), c.seed))
+
+
+def _build(kind: type, content: Any, where: str) -> Any:
+    known = {f.name for f in fields(kind)}
+    if not isinstance(content, dict) or set(content) - known:
+        raise InputError(f"{where}: {content!r:.80}: must have keys among {', '.join(sorted(known))}")
+    try:
+        return kind(**content)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training."""
+
+    row: str
+    labels: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For files."""
+        return "_".join(re.sub(r"\W+", "-", part) for part in (self.labels, self.row, f"seed{self.seed}"))
