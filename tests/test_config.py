@@ -6,17 +6,9 @@ from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
-from nnunet_gmabs.config import (
-    MEAN_TEACHER,
-    MEAN_TEACHER_PAPER,
-    SPARSE,
-    ConsistencyConfig,
-    GMABSConfig,
-    StreamsConfig,
-    SupervisionConfig,
-    TeacherConfig,
-)
+from nnunet_gmabs.config import ConsistencyConfig, GMABSConfig, StreamsConfig, SupervisionConfig, TeacherConfig
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.presets import MEAN_TEACHER, MEAN_TEACHER_PAPER, SPARSE
 from nnunet_gmabs.settings import (
     DATASET_FILE,
     ENVIRONMENT_VARIABLE,
@@ -177,7 +169,7 @@ def test_a_value_out_of_range_is_named(tmp_path, text, message):
 @pytest.mark.parametrize("station", [StreamsConfig, SupervisionConfig, TeacherConfig, ConsistencyConfig, GMABSConfig])
 def test_every_number_has_a_range(station):
     for name, value in asdict(station()).items():
-        if isinstance(value, (int, float)):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             for wrong in (-1, math.nan, math.inf):
                 with pytest.raises(ValueError, match=f"^{name} is {wrong}"):
                     replace(station(), **{name: wrong})

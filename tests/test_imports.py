@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nnunet_gmabs"
 BASE = {"errors", "files", "__version__"}
 STATIONS = {
     "config": set(),
+    "presets": {"config"},
     "settings": {"config"},
     "learning": set(),
     "annotation": set(),
@@ -29,6 +30,7 @@ STATIONS = {
         "generalist",
         "inference",
         "learning",
+        "presets",
         "report",
         "settings",
     },
@@ -45,6 +47,7 @@ STATIONS = {
         "generalist",
         "inference",
         "learning",
+        "presets",
         "report",
         "settings",
     },

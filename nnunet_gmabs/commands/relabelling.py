@@ -12,7 +12,6 @@ import numpy as np
 
 from nnunet_gmabs.annotation.raw_folder import find_raw_folder
 from nnunet_gmabs.commands.relabelling_checks import check_scans, made_from, matching_dataset_json, refuse_other_labels
-from nnunet_gmabs.config import GM_ABS
 from nnunet_gmabs.data import pseudo_labels
 from nnunet_gmabs.data.cases import preprocessed_folder
 from nnunet_gmabs.data.expert import ensure_expert_labels, labelled_identifiers
@@ -22,6 +21,7 @@ from nnunet_gmabs.files import replace_atomically
 from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans
 from nnunet_gmabs.generalist.relabel import Relabeller
 from nnunet_gmabs.generalist.votes import Example
+from nnunet_gmabs.presets import GM_ABS
 from nnunet_gmabs.settings import resolve
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import Tensor, nn
 
-from nnunet_gmabs.config import SPARSE, GMABSConfig
+from nnunet_gmabs.config import GMABSConfig
 from nnunet_gmabs.data.dataset import SparseDataset
 from nnunet_gmabs.data.loader import TwoStreamLoader
 from nnunet_gmabs.data.streams import FoldScans, scans_of_fold
@@ -26,6 +26,7 @@ from nnunet_gmabs.inference import mixed_precision
 from nnunet_gmabs.learning.gradients import gradient_norms
 from nnunet_gmabs.learning.losses import weighted_sum
 from nnunet_gmabs.learning.supervised import SupervisedLoss, labelled_mask
+from nnunet_gmabs.presets import SPARSE
 from nnunet_gmabs.settings import resolve
 from nnunet_gmabs.trainers import loaders
 from nnunet_gmabs.trainers.progress import EpochMeans

@@ -9,11 +9,12 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from nnunet_gmabs.config import GM_ABS, GMABSConfig, NoiseTolerantConfig, RelabelConfig
+from nnunet_gmabs.config import GMABSConfig, NoiseTolerantConfig, RelabelConfig
 from nnunet_gmabs.data import pseudo_labels
 from nnunet_gmabs.generalist.votes import Example
 from nnunet_gmabs.learning.noise_tolerant import noise_tolerant_loss
 from nnunet_gmabs.learning.schedules import noise_tolerant_weight, rounds_due
+from nnunet_gmabs.presets import GM_ABS
 from nnunet_gmabs.report.prompts import draw_prompts
 from nnunet_gmabs.trainers import progress, relabelling
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher

@@ -10,11 +10,12 @@ import torch
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from torch import Tensor, nn
 
-from nnunet_gmabs.config import MEAN_TEACHER, ConsistencyConfig, GMABSConfig, TeacherConfig
+from nnunet_gmabs.config import ConsistencyConfig, GMABSConfig, TeacherConfig
 from nnunet_gmabs.learning import perturb
 from nnunet_gmabs.learning.consistency import confident_consistency, probability_consistency, to_probs
 from nnunet_gmabs.learning.ema import teacher_decay, update_teacher
 from nnunet_gmabs.learning.schedules import sigmoid_rampup
+from nnunet_gmabs.presets import MEAN_TEACHER
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.resumable import unwrap
 

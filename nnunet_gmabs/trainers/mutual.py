@@ -11,7 +11,7 @@ import numpy as np
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from torch import Tensor, nn
 
-from nnunet_gmabs.config import CMEMS, GMABSConfig
+from nnunet_gmabs.config import GMABSConfig
 from nnunet_gmabs.data.dataset import SparseDataset
 from nnunet_gmabs.data.exemplar_loader import ExemplarLoader
 from nnunet_gmabs.data.exemplars import drawn_voxels, find_exemplars
@@ -19,6 +19,7 @@ from nnunet_gmabs.data.expert import decode
 from nnunet_gmabs.data.loader import TwoStreamLoader
 from nnunet_gmabs.data.synthetic_scans import SyntheticScans
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.presets import CMEMS
 from nnunet_gmabs.report.synthetic_samples import SyntheticPicture, draw_synthetic_samples
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.mutual_teaching import MutualTeaching

@@ -2,18 +2,8 @@
 
 from dataclasses import replace
 
-from nnunet_gmabs.config import (
-    CMEMS,
-    GM_ABS,
-    GM_ABS_ACTIVE,
-    GM_ABS_MUTUAL,
-    GM_ABS_PAPER,
-    MEAN_TEACHER_PAPER,
-    SPARSE,
-    MutualConfig,
-    NoiseTolerantConfig,
-    StreamsConfig,
-)
+from nnunet_gmabs.config import MutualConfig, NoiseTolerantConfig, StreamsConfig
+from nnunet_gmabs.presets import CMEMS, GM_ABS, GM_ABS_ACTIVE, GM_ABS_MUTUAL, GM_ABS_PAPER, MEAN_TEACHER_PAPER, SPARSE
 from nnunet_gmabs.trainers.asking import AsksExpert
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.gmabs import nnUNetTrainerGMABS

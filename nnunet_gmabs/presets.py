@@ -1,0 +1,56 @@
+"""Settings of the trainers, each in terms of the one it builds on."""
+
+from dataclasses import replace
+
+from nnunet_gmabs.config import (
+    ActiveConfig,
+    ConsistencyConfig,
+    GeneralistConfig,
+    GMABSConfig,
+    MutualConfig,
+    NoiseTolerantConfig,
+    RelabelConfig,
+    StreamsConfig,
+    SupervisionConfig,
+    SyntheticConfig,
+)
+
+SPARSE = GMABSConfig(
+    inference_network="student", streams=StreamsConfig(labelled_share=1.0), teacher=None, consistency=None
+)
+"""Labelled scans only, one network."""
+
+MEAN_TEACHER = GMABSConfig(streams=StreamsConfig(batch_share=1.25, labelled_share=0.8))
+"""All labelled samples that nnU-Net would see, and a quarter as many unlabelled ones. In place of labelled ones, as in
+the paper, unlabelled samples cost more than they gave (docs/study.md)."""
+
+MEAN_TEACHER_PAPER = GMABSConfig(
+    streams=StreamsConfig(labelled_share=0.5),
+    supervision=SupervisionConfig(dice_weight=0.0, cross_entropy_average="samples"),
+    consistency=ConsistencyConfig(form="mse", weight=0.1, ramp_start=0.0),
+)
+"""The preset `paper`: GM-ABS's batches, supervision and consistency as its released program intends them."""
+
+CMEMS = GMABSConfig(
+    inference_network="better", teacher=None, consistency=None, mutual=MutualConfig(), synthetic=SyntheticConfig()
+)
+"""Two networks, exemplar and synthetic samples, and as many unlabelled ones."""
+
+GM_ABS = replace(
+    MEAN_TEACHER, generalist=GeneralistConfig(), relabel=RelabelConfig(), noise_tolerant=NoiseTolerantConfig()
+)
+"""The mean teacher, and what a generalist says when the teacher prompts it."""
+
+GM_ABS_PAPER = replace(
+    MEAN_TEACHER_PAPER,
+    generalist=GeneralistConfig(),
+    relabel=RelabelConfig(regions="prototypes", min_part=0.0, first_iterations=0),
+    noise_tolerant=NoiseTolerantConfig(dice_weight=0.0),
+)
+"""The preset `paper`, with its prompts and weights."""
+
+GM_ABS_ACTIVE = replace(GM_ABS, active=ActiveConfig())
+"""GM-ABS whole: with active cross-labelling."""
+
+GM_ABS_MUTUAL = replace(GM_ABS, mutual=MutualConfig())
+"""GM-ABS whose student has a peer; each also learns from the other's confident labels (two networks' work)."""
