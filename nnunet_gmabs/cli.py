@@ -23,6 +23,7 @@ COMMANDS = {
     "annotate": "annotate",
     "merge": "merge",
     "unmerge": "unmerge",
+    "embed": "embed",
     "relabel": "relabel",
     "evaluate": "evaluate",
     "export": "export",

@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.commands.parts import add_part_arguments, part_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", dest="output", metavar="OUT", type=Path, help="gets the labels (default: relabelled in the fold's folder)"
     )
-    parser.add_argument("-num_parts", type=int, default=1, help="processes that share the work (default: 1)")
-    parser.add_argument("-part_id", type=int, default=0, help="which of them this is, from 0 (default: 0)")
+    add_part_arguments(parser)
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), help="default: a GPU where there is one")
 
 
@@ -39,12 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_gmabs.commands.relabelling import open_job
     from nnunet_gmabs.report.prompts import draw_prompts
 
-    if not 0 <= args.part_id < args.num_parts:
-        raise InputError(f"-part_id {args.part_id}: must be from 0 to {args.num_parts - 1}, one less than -num_parts")
+    part = part_of(args)
     model = Model(args.model, [args.fold] if args.fold else None, args.checkpoint)
     output = args.output or model.folder / f"fold_{model.folds[0]}" / "relabelled"
     job = open_job(args.dataset, model, output, args.device, args.num_parts, print)
-    part = slice(args.part_id, None, args.num_parts)
     print(f"{model.folder}, fold {model.folds[0]}: labels {len(job.missing(part))} of {len(job.identifiers)} scans")
     figures, examples = job.run(part, _progress_bar)
     for name, value in figures.items():

@@ -1,4 +1,4 @@
-"""Whether model, data set and labels that are there already fit each other, before `gmabs relabel` begins."""
+"""Whether model, data set and labels that are there already fit each other, before relabelling or embedding begins."""
 
 from __future__ import annotations
 
@@ -22,12 +22,18 @@ RECORD = "gmabs_relabel.json"
 NO_MATTER = {"cache_gib", "slices_at_once"}  # settings that change no label
 
 
-def matching_dataset_json(pre: Path, model: Model) -> dict[str, Any]:
-    """Of the preprocessed data set, whose classes must be those of the model."""
+def prepared_dataset_json(pre: Path) -> dict[str, Any]:
+    """Of the preprocessed data set; InputError where there is none."""
     path = pre / "dataset.json"
     if not path.is_file():
         raise InputError(f"{path}: not there; run gmabs prepare")
-    dataset_json = json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def matching_dataset_json(pre: Path, model: Model) -> dict[str, Any]:
+    """Of the preprocessed data set, whose classes must be those of the model."""
+    path = pre / "dataset.json"
+    dataset_json = prepared_dataset_json(pre)
     known, here = (
         {k: v for k, v in labels.items() if k != "ignore"} for labels in (model.labels, dataset_json["labels"])
     )

@@ -49,6 +49,8 @@ class EmbeddingCache:
         hits, misses: lookups answered, and not.
         admitted, refused: embeddings stored, and not for want of room.
         damaged: entries that could not be used and were removed.
+        bytes: of all entries, those of other weights included.
+        others: bytes of entries by other weights, when it was opened.
     """
 
     def __init__(
@@ -68,10 +70,10 @@ class EmbeddingCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
         self.bytes = self._measure(self.root)
-        others = self.bytes - self._measure(self.folder)
-        if others:
+        self.others = self.bytes - self._measure(self.folder)
+        if self.others:
             say(
-                f"{self.root}: {others / 1e9:.2f} GB of embeddings by other weights than {self.key}; they count "
+                f"{self.root}: {self.others / 1e9:.2f} GB of embeddings by other weights than {self.key}; they count "
                 "towards the limit, delete their folders when no training uses them"
             )
 
@@ -89,6 +91,10 @@ class EmbeddingCache:
             embeddings[i] = _as_stored(embedding)
             self.put(slices[i], embedding)
         return [embedding for embedding in embeddings if embedding is not None]
+
+    def holds(self, slice_2d: np.ndarray) -> bool:
+        """Whether there is an entry for a slice; it is not read, so that it might still be damaged."""
+        return self._path(slice_2d).is_file()
 
     def get(self, slice_2d: np.ndarray) -> np.ndarray | None:
         """The embedding of a slice as it was stored; None where it is not here, or its file is damaged (said)."""
