@@ -54,6 +54,11 @@ class Strategy:
         """Which vectors of the images the spread needs."""
         return {"clusters": "histogram", "typical": "descriptor"}.get(self.spread)  # type: ignore[return-value]
 
+    @property
+    def looks(self) -> bool:
+        """Whether all scans are looked at before any is chosen."""
+        return self.score is not None or self.features is not None
+
 
 STRATEGIES = {
     "random": Strategy(None, "draw", RANDOM, predicted=False),

@@ -43,8 +43,7 @@ def write_round(raw: RawFolder, request: Request, proposals: Mapping[str, np.nda
     proposals = proposals or {}
     with changing(raw.folder):
         raw = with_ignore_label(raw)
-        told = [event["round"] for event in read_events(raw.folder)]  # also of rounds whose folder was deleted
-        number = max([*existing_rounds(raw.folder), *told], default=-1) + 1
+        number = next_round(raw)
         scans = tuple(
             replace(scan, proposal=f"proposals/{scan.identifier}{raw.file_ending}")
             if scan.identifier in proposals
@@ -62,6 +61,12 @@ def write_round(raw: RawFolder, request: Request, proposals: Mapping[str, np.nda
         sync_folder(requests_folder(raw.folder))
         tell_of_rounds(raw.folder)
     return request
+
+
+def next_round(raw: RawFolder) -> int:
+    """The number of the round that is written next."""
+    told = [event["round"] for event in read_events(raw.folder)]  # also of rounds whose folder was deleted
+    return max([*existing_rounds(raw.folder), *told], default=-1) + 1
 
 
 def with_ignore_label(raw: RawFolder) -> RawFolder:

@@ -10,17 +10,29 @@ folder for 3D Slicer and ITK-SNAP. Paint with `gmabs annotate` or there, then `g
 MODEL_FOLDER is nnU-Net's folder of a training, nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION, or a
 fold_X in it. Strategies: random and foreground-random (controls), uncertainty, uncertainty-diverse, disagreement,
 cold-start. The same seed gives the same choice.
+
+What the model finds in each scan is kept in gmabs/looks of the raw data set, so that a command that was killed goes on
+where it was. Several processes can share the looking as with nnUNetv2_predict: -num_parts 4 -part_id 0 ... 3, all with
+the same other options. The one that finds all scans looked at chooses, and writes the round.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from nnunet_gmabs.commands.parts import add_part_arguments, part_of
+from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.files import only_one
 
 if TYPE_CHECKING:
     from nnunet_gmabs.annotation.raw_folder import RawFolder
     from nnunet_gmabs.annotation.requests import Request
+    from nnunet_gmabs.commands.asking import AskOptions
+    from nnunet_gmabs.commands.looks import Looks
     from nnunet_gmabs.commands.model import Model
 
 
@@ -42,31 +54,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
     parser.add_argument("--budget", type=int, metavar="PLANES", help="ask for at most so many planes")
     parser.add_argument("--labelled-too", action="store_true", help="also more planes in scans labelled already")
+    add_part_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Choose, write the round, and say what was chosen and why."""
     from tqdm import tqdm
 
+    from nnunet_gmabs.active.select import STRATEGIES
     from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
-    from nnunet_gmabs.annotation.rounds import write_round
-    from nnunet_gmabs.commands.asking import AskOptions, make_request
+    from nnunet_gmabs.commands.asking import AskOptions, look_at_part
+    from nnunet_gmabs.commands.looks import Looks
 
+    part = part_of(args)
     raw = RawFolder(find_raw_folder(args.dataset))
     strategy = args.strategy or ("uncertainty-diverse" if args.model else "cold-start")
     options = AskOptions(
         strategy, args.scans, args.planes, args.seed, args.plane_choice, args.labelled_too, args.budget
     )
     models = load_models(raw, args, strategy)
-    request, proposals = make_request(
-        raw,
-        options,
-        models,
-        str(args.model.resolve()) if args.model else None,
-        lambda scans: tqdm(scans, "looking at scans", unit="scan", leave=False),
-    )
-    tell(raw, write_round(raw, request, proposals), args.dataset)
+    looks = Looks(raw, STRATEGIES[strategy], models) if STRATEGIES[strategy].looks else None
+    model_name = str(args.model.resolve()) if args.model else None
+
+    def progress(scans: Sequence[str]) -> Iterable[str]:
+        return tqdm(scans, "looking at scans", unit="scan", leave=False)
+
+    if args.num_parts == 1:
+        tell(raw, choose(raw, options, models, model_name, looks, progress), args.dataset)
+        return 0
+    if looks is None:
+        raise InputError(f"--strategy {strategy} chooses without looking at scans; leave out -num_parts")
+    if (number := looks.asked(options)) is not None:
+        print(f"round {number} was asked by these looks already; for another round leave out -num_parts")
+        return 0
+    left = look_at_part(raw, options, models, looks, part, progress)
+    if left:
+        print(f"part {args.part_id} is done; {left} scans are left to other parts, the last of which asks the round")
+        return 0
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(only_one(looks.folder / ".choosing.lock", "another part, which asks the round,"))
+        except InputError as error:
+            print(f"part {args.part_id} is done; {error}")
+            return 0
+        if (number := looks.asked(options)) is not None:
+            print(f"part {args.part_id} is done; round {number} was asked by another part")
+            return 0
+        tell(raw, choose(raw, options, models, model_name, looks, progress), args.dataset)
     return 0
+
+
+def choose(
+    raw: RawFolder,
+    options: AskOptions,
+    models: Sequence[Model],
+    model_name: str | None,
+    looks: Looks | None,
+    progress: Callable[[Sequence[str]], Iterable[str]],
+) -> Request:
+    """Choose by looks, which are taken where they are missing, and write the round."""
+    from nnunet_gmabs.annotation.rounds import next_round, write_round
+    from nnunet_gmabs.commands.asking import make_request
+
+    request, proposals = make_request(raw, options, models, model_name, progress, looks)
+    if looks is not None:
+        looks.note(options, request, next_round(raw))
+    return write_round(raw, request, proposals)
 
 
 def load_models(raw: RawFolder, args: argparse.Namespace, strategy: str) -> list[Model]:
@@ -76,7 +129,6 @@ def load_models(raw: RawFolder, args: argparse.Namespace, strategy: str) -> list
         InputError: if one is missing, or knows other classes.
     """
     from nnunet_gmabs.commands.model import Model
-    from nnunet_gmabs.errors import InputError
 
     if args.model is None:
         return []

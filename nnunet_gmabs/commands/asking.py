@@ -18,6 +18,7 @@ from nnunet_gmabs.annotation.planes import Plane, drawn_planes
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import Request, RequestedScan, request_scan
 from nnunet_gmabs.annotation.rounds import open_planes
+from nnunet_gmabs.commands.looks import Look, Looks
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.learning.schedules import uncertainty_threshold
 
@@ -77,8 +78,9 @@ def make_request(
     models: Sequence[Predicts] = (),
     model_name: str | None = None,
     progress: Progress = iter,
+    looks: Looks | None = None,
 ) -> tuple[Request, dict[str, np.ndarray]]:
-    """Choose scans and planes; writes nothing.
+    """Choose scans and planes; writes no round.
 
     Args:
         raw: the data set.
@@ -86,6 +88,7 @@ def make_request(
         models: none, one, or for disagreement two.
         model_name: noted in the request.
         progress: wraps the loop over scans that are scored, such as a progress bar.
+        looks: keeps what is found in each scan, and is asked first; None: all scans are looked at.
 
     Returns:
         The request (its round number is given when it is written), and for each scan the first model's labels.
@@ -94,20 +97,11 @@ def make_request(
         InputError: if a model is missing, or there are fewer scans to choose from than asked for.
     """
     strategy = STRATEGIES[options.strategy]
-    _check_models(options, strategy, models)
-    candidates, labelled = find_candidates(raw, options.labelled_too)
-    number = affordable_scans(options.scans, options.planes, options.budget_planes)
-    if number < 1:
-        raise InputError(f"--budget {options.budget_planes}: not enough for one scan with {options.planes} planes")
-    if number > len(candidates):
-        raise InputError(
-            f"{number} scans asked for, but only {len(candidates)} of {len(raw.scans())} are unlabelled and not asked "
-            "for already; ask for fewer, merge open rounds, or say --labelled-too for more planes in labelled scans"
-        )
-    look = _Look(raw, strategy, models)
-    if strategy.score or strategy.features:
-        for identifier in progress([*candidates, *(labelled if strategy.spread == "typical" else [])]):
-            look.at(identifier, score=identifier in candidates)
+    candidates, labelled, number = _to_choose_from(raw, options, models)
+    look = _Look(raw, strategy, models, looks)
+    wanted = _wanted(strategy, candidates, labelled)
+    for identifier in progress(list(wanted)) if wanted else ():
+        look.at(identifier, score=wanted[identifier])
     scans = select_scans(
         strategy,
         list(candidates),
@@ -124,6 +118,66 @@ def make_request(
             proposals[scan.identifier] = look.labels(scan.identifier)
     request = Request(0, now(), options.strategy, options.seed, tuple(requested), model_name)
     return request, proposals
+
+
+def look_at_part(
+    raw: RawFolder,
+    options: AskOptions,
+    models: Sequence[Predicts],
+    looks: Looks,
+    part: slice,
+    progress: Progress = iter,
+) -> int:
+    """Look at the scans of one part that nobody has looked at yet; all else as make_request.
+
+    Args:
+        raw: the data set.
+        options: what is asked for.
+        models: as of make_request.
+        looks: gets what is found.
+        part: of all scans of the data set, so that it stays the same whatever is labelled meanwhile.
+        progress: wraps the loop over scans.
+
+    Returns:
+        How many scans are left to other parts.
+
+    Raises:
+        InputError: as make_request.
+    """
+    strategy = STRATEGIES[options.strategy]
+    candidates, labelled, _ = _to_choose_from(raw, options, models)
+    wanted = _wanted(strategy, candidates, labelled)
+    missing = {i for i, score in wanted.items() if looks.get(i, score) is None}
+    look = _Look(raw, strategy, models, looks)
+    for identifier in progress([i for i in raw.scans()[part] if i in missing]):
+        look.at(identifier, wanted[identifier])
+        look.forget_labels()
+    return sum(looks.get(i, score) is None for i, score in wanted.items())
+
+
+def _to_choose_from(
+    raw: RawFolder, options: AskOptions, models: Sequence[Predicts]
+) -> tuple[dict[str, list[Plane]], list[str], int]:
+    """As find_candidates, and how many of the candidates are to be chosen."""
+    _check_models(options, STRATEGIES[options.strategy], models)
+    candidates, labelled = find_candidates(raw, options.labelled_too)
+    number = affordable_scans(options.scans, options.planes, options.budget_planes)
+    if number < 1:
+        raise InputError(f"--budget {options.budget_planes}: not enough for one scan with {options.planes} planes")
+    if number > len(candidates):
+        raise InputError(
+            f"{number} scans asked for, but only {len(candidates)} of {len(raw.scans())} are unlabelled and not asked "
+            "for already; ask for fewer, merge open rounds, or say --labelled-too for more planes in labelled scans"
+        )
+    return candidates, labelled, number
+
+
+def _wanted(strategy: Strategy, candidates: Iterable[str], labelled: Iterable[str]) -> dict[str, bool]:
+    """The scans that are looked at before any is chosen, and whether each is scored."""
+    if not strategy.looks:
+        return {}
+    known = labelled if strategy.spread == "typical" else ()
+    return dict.fromkeys(candidates, strategy.score is not None) | dict.fromkeys(known, False)
 
 
 def find_candidates(raw: RawFolder, labelled_too: bool = False) -> tuple[dict[str, list[Plane]], list[str]]:
@@ -147,14 +201,32 @@ def find_candidates(raw: RawFolder, labelled_too: bool = False) -> tuple[dict[st
 class _Look:
     """What scans look like, to the eye and to the models; one scan in memory at a time."""
 
-    def __init__(self, raw: RawFolder, strategy: Strategy, models: Sequence[Predicts]) -> None:
-        self.raw, self.strategy, self.models = raw, strategy, models
+    def __init__(
+        self, raw: RawFolder, strategy: Strategy, models: Sequence[Predicts], looks: Looks | None = None
+    ) -> None:
+        self.raw, self.strategy, self.models, self.looks = raw, strategy, models, looks
         self.scores: dict[str, float] = {}
         self.features: dict[str, np.ndarray] = {}
         self._labels: dict[str, tuple[bytes, tuple[int, ...]]] = {}  # compressed: a hundred scans are kept
 
     def at(self, identifier: str, score: bool) -> None:
-        """Score and describe one scan, as far as the strategy wants it."""
+        """Score and describe one scan, as far as the strategy wants it; or read what was found there before."""
+        look = self.looks.get(identifier, score) if self.looks else None
+        if look is None:
+            self._look_at(identifier, score)
+            if self.looks:
+                self.looks.put(identifier, Look(self.scores.get(identifier), self.features.get(identifier)))
+            return
+        if look.score is not None:
+            self.scores[identifier] = look.score
+        if look.features is not None:
+            self.features[identifier] = look.features
+
+    def forget_labels(self) -> None:
+        """Keep no labels in memory."""
+        self._labels.clear()
+
+    def _look_at(self, identifier: str, score: bool) -> None:
         image, properties = self.raw.read_image(identifier)
         if self.strategy.features == "histogram":
             self.features[identifier] = np.concatenate([intensity_histogram(channel) for channel in image])

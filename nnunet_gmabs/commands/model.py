@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.files import sha256
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")  # the first that is there
 
@@ -39,6 +40,11 @@ class Model:
             if not (folder / name).is_file():
                 raise InputError(f"{folder / name} is missing; is this nnU-Net's folder of a finished training?")
         self._predictor = self._load()
+
+    def made_from(self) -> dict[str, str]:
+        """SHA-256 of each file that decides what it predicts."""
+        names = ("plans.json", "dataset.json", *(f"fold_{fold}/{self.checkpoint}" for fold in self.folds))
+        return {name: sha256(self.folder / name) for name in names}
 
     def members(self) -> list[Model]:
         """One model for each fold."""
