@@ -8,6 +8,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
+from nnunet_gmabs.generalist import embeddings
 from nnunet_gmabs.generalist.embeddings import EmbeddingCache
 
 SHAPE = (3, 5, 7)
@@ -84,11 +85,34 @@ def test_entries_of_other_weights_count_towards_the_limit(tmp_path):
     assert not cache.put(slices(1)[0], np.ones(SHAPE))
 
 
-def test_what_another_process_wrote_counts_after_a_while(tmp_path):
+def test_what_another_process_wrote_counts_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "RECOUNT_SHARE", 1e9)  # however slow the disk is just now
     mine, other = opened(tmp_path, limit=100 * (ENTRY + 250)), opened(tmp_path)
     other.encode(CountingEncoder(), slices(90, seed=1))
     mine.encode(CountingEncoder(), slices(90, seed=2))
     assert mine.admitted < 70 and len(entries(tmp_path)) < 160
+
+
+@pytest.mark.parametrize(("limit", "what"), [(10**6, "admitted"), (0, "refused")])
+def test_measuring_a_large_folder_takes_a_small_share_of_the_time(tmp_path, monkeypatch, limit, what):
+    clock = [0.0]
+    measured = []
+
+    def measure(folder):
+        measured.append(clock[0])
+        clock[0] += 3.0  # seconds, of which 1/20 is one minute
+        return 0
+
+    monkeypatch.setattr(embeddings, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(EmbeddingCache, "_measure", staticmethod(measure))
+    cache = opened(tmp_path, limit=limit)
+    del measured[:]
+    clock[0] = 3.0
+    for image in slices(1500):
+        cache.put(image, np.ones(SHAPE))
+        clock[0] += 0.1
+    assert getattr(cache, what) == 1500
+    assert measured == pytest.approx([63.0, 126.0], abs=0.2), "of 150 s, although 64 slices take 6.4 s"
 
 
 def test_room_on_the_disk_is_kept_free(tmp_path, monkeypatch):

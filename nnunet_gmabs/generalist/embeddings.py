@@ -17,13 +17,15 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 import numpy as np
 
 LOGGER = logging.getLogger(__name__)
 FORMAT = 1
-RECOUNT = 64  # admissions after which the folder is measured again: other processes write too
+RECOUNT = 64  # entries offered after which the folder is measured again: other processes write too
+RECOUNT_SHARE = 0.05  # of the time at most: 50,000 entries take seconds, on a network disk far more
 ABANDONED_S = 3600.0  # age of a half-written file that no living process can be writing
 
 
@@ -66,10 +68,10 @@ class EmbeddingCache:
         self.key = f"{model}-{_hash(f'{FORMAT} {model} {weights_hash}'.encode())[:16]}"
         self.folder = self.root / self.key
         self.limit_bytes, self.keep_free_bytes, self.say = limit_bytes, keep_free_bytes, say
-        self.hits = self.misses = self.admitted = self.refused = self.damaged = 0
+        self.hits = self.misses = self.admitted = self.refused = self.damaged = self.bytes = 0
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
-        self.bytes = self._measure(self.root)
+        self._recount()
         self.others = self.bytes - self._measure(self.folder)
         if self.others:
             say(
@@ -137,10 +139,19 @@ class EmbeddingCache:
         return {name: getattr(self, name) for name in ("hits", "misses", "admitted", "refused", "damaged", "bytes")}
 
     def _fits(self, size: int) -> bool:
-        if self.admitted % RECOUNT == RECOUNT - 1:
-            self.bytes = self._measure(self.root)
+        offered, now = self.admitted + self.refused, monotonic()
+        if offered - self._recounted_at >= RECOUNT and now >= self._recount_from:
+            self._recount()
         free = shutil.disk_usage(self.folder).free
         return self.bytes + size <= self.limit_bytes and free - size >= self.keep_free_bytes
+
+    def _recount(self) -> None:
+        """Measure the folder, and set when that may be done again."""
+        start = monotonic()
+        self.bytes = self._measure(self.root)
+        end = monotonic()
+        self._recounted_at = self.admitted + self.refused
+        self._recount_from = end + (end - start) / RECOUNT_SHARE
 
     def _path(self, slice_2d: np.ndarray) -> Path:
         pixels = np.ascontiguousarray(slice_2d)
