@@ -149,9 +149,10 @@ class RelabelConfig:
     regions: Literal["probabilities", "prototypes"] = "probabilities"
     """What is prompted: the teacher's most probable classes, or those whose prototypes are most alike (paper). Ours: on
     hippocampus the former had a Dice of 66 %, the latter of 43 % (docs/study.md)."""
-    min_part: float = 0.1
+    min_part: float | None = None
     """Connected parts of a class smaller than this share of its largest part are not prompted. Paper: 0, all are. Ours:
-    specks stretch the boxes."""
+    specks stretch the boxes; null: 1 for classes that the expert's planes show in one piece, 0.1 for the others
+    (generalist/parts.py)."""
     prototypes: Literal["scan", "labelled"] = "scan"
     """Class prototypes from the scan's own predicted labels (paper), or from the voxels that the expert drew."""
     box_outward: float = 0.1
@@ -174,7 +175,8 @@ class RelabelConfig:
         _check_range(self, "until", 0, 1)
         if self.max_unlabelled is not None:
             _check_range(self, "max_unlabelled", 0)
-        _check_range(self, "min_part", 0, 1)
+        if self.min_part is not None:
+            _check_range(self, "min_part", 0, 1)
         _check_range(self, "box_outward", 0, 1)
         _check_range(self, "min_quality", 0, 1)
         _check_range(self, "min_expert_agreement", 0, 1)

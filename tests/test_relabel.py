@@ -261,6 +261,18 @@ def test_an_oracle_takes_the_place_of_pseudo_labels(tmp_path):
     assert [figures[f"true_dice/class_{k}"] for k in (1, 2)] == [1, 1]
 
 
+def test_the_expert_says_whether_specks_are_prompted(tmp_path):
+    images = {"a": scene(), "b": scene()}
+    images["b"][0, 0, 0, 0] = 1  # a speck of class 1
+    dense = Case(tmp_path, images, {"a": images["a"][0].astype(int)})
+    told = dense.relabeller(None, regions="probabilities", min_part=None)
+    told.run(Rounding(), 1)
+    assert told.min_parts() == [1.0, 1.0] and read(told, "b")[0, 0, 0] == 0
+    kept = dense.relabeller(None, "kept", regions="probabilities", min_part=0.0)
+    kept.run(Rounding(), 1)
+    assert kept.min_parts() == [0.0, 0.0] and read(kept, "b")[0, 0, 0] == 1
+
+
 def test_changed_is_the_share_of_voxels_that_differ_from_the_round_before(tmp_path):
     case = three(tmp_path)
     relabeller = case.relabeller(None)

@@ -7,7 +7,7 @@ from relabel_tools import CPU, IGNORE, PATCH, Rounding, scene
 from test_inference import Pointwise
 
 from nnunet_gmabs.generalist.prototypes import PrototypeSums, class_prototypes, cosine_similarity
-from nnunet_gmabs.generalist.specialist import add_to_sums, specialist_of, without_small_parts
+from nnunet_gmabs.generalist.specialist import add_to_sums, specialist_of
 from nnunet_gmabs.inference import SlidingWindows
 
 
@@ -76,21 +76,3 @@ def test_voxels_that_nobody_drew_are_in_no_prototype():
     add_to_sums(sums, SlidingWindows(image, Rounding(), PATCH, CPU), None, labels)
     one, two = torch.tensor([0.2, 1.2, 0.2]), torch.tensor([0.0, 0.2, 1.2])
     torch.testing.assert_close(sums.prototypes(), torch.stack([torch.zeros(3), (one + two) / 2, two]))
-
-
-def test_small_parts_go_by_their_share_of_the_largest_part_of_their_class():
-    labels = np.zeros((5, 6, 7), np.int16)
-    labels[0:2, 0:5, 0] = 1  # 10 voxels
-    labels[4, 0:2, 6] = 1  # 2 voxels
-    labels[4, 5, 6] = 1  # 1 voxel
-    labels[2, 2, 2] = 2  # the only part of its class
-    assert np.array_equal(without_small_parts(labels, 0.0), labels)
-    counts = {share: int((without_small_parts(labels, share) == 1).sum()) for share in (0.1, 0.15, 0.25, 1.0)}
-    assert counts == {0.1: 13, 0.15: 12, 0.25: 10, 1.0: 10}
-    assert (without_small_parts(labels, 1.0) == 2).sum() == 1
-    assert not without_small_parts(np.zeros((5, 6, 7), np.int16), 0.5).any()
-
-
-def test_parts_that_touch_another_class_are_not_its():
-    labels = np.array([[[1, 1, 2, 1]]], np.int16)
-    assert without_small_parts(labels, 0.6).tolist() == [[[1, 1, 2, 0]]]

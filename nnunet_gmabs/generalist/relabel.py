@@ -19,6 +19,7 @@ from nnunet_gmabs.generalist.embeddings import EmbeddingCache
 from nnunet_gmabs.generalist.figures import ScanFigures, mean_dice, one_hot, overlap_counts, summary
 from nnunet_gmabs.generalist.images import ScanImages
 from nnunet_gmabs.generalist.models import Generalist
+from nnunet_gmabs.generalist.parts import smallest_parts
 from nnunet_gmabs.generalist.prototypes import PrototypeSums
 from nnunet_gmabs.generalist.specialist import Specialist, add_to_sums, specialist_of
 from nnunet_gmabs.generalist.views import view_axes
@@ -120,9 +121,9 @@ class Relabeller:
         """
         network.eval()
         prototypes = self.labelled_prototypes(network) if self.settings.prototypes == "labelled" else None
-        examples: list[Example] = []
+        min_parts, examples = self.min_parts(), []
         for identifier in progress(self.missing(number, part)):
-            examples += self.scan(network, identifier, number, prototypes)
+            examples += self.scan(network, identifier, number, prototypes, min_parts)
         figures = self.figures(number)
         if not self.missing(number):
             pseudo_labels.complete_round(self.folder, number)
@@ -141,6 +142,12 @@ class Relabeller:
         files = {name: folder / f"{name}.b2nd" for name in identifiers}
         return {n: ScanFigures(**pseudo_labels.read_figures(file)) for n, file in files.items() if file.is_file()}
 
+    def min_parts(self) -> list[float]:
+        """Of each class, which share of its largest part another part must have to be prompted."""
+        if self.settings.min_part is not None:
+            return [self.settings.min_part] * (self.scans.ignore_label - 1)
+        return smallest_parts(map(self.scans.expert, self.scans.labelled), self.scans.ignore_label)
+
     def labelled_prototypes(self, network: nn.Module) -> Tensor:
         """(C, F): prototypes of the voxels that the expert drew, over all labelled scans."""
         sums: PrototypeSums | None = None
@@ -152,10 +159,17 @@ class Relabeller:
         assert sums is not None
         return sums.prototypes()
 
-    def scan(self, network: nn.Module, identifier: str, number: int, prototypes: Tensor | None = None) -> list[Example]:
+    def scan(
+        self,
+        network: nn.Module,
+        identifier: str,
+        number: int,
+        prototypes: Tensor | None = None,
+        min_parts: Sequence[float] | None = None,
+    ) -> list[Example]:
         """Label one scan and write its file; a few slices to look at."""
         specialist = specialist_of(
-            self.scans.windows(network, identifier), prototypes, self.settings.regions, self.settings.min_part
+            self.scans.windows(network, identifier), prototypes, self.settings.regions, min_parts
         )
         teacher, expert = specialist.probs.argmax(0).astype(np.int16), self.scans.expert(identifier)
         votes = self.votes(specialist, expert, identifier, number)

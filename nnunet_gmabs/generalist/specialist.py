@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from nnunet_gmabs.generalist import views
+from nnunet_gmabs.generalist.parts import without_small_parts
 from nnunet_gmabs.generalist.prototypes import (
     PrototypeSums,
     cosine_margin,
@@ -43,7 +44,10 @@ class Specialist:
 
 
 def specialist_of(
-    windows: SlidingWindows, prototypes: Tensor | None = None, regions: str = "prototypes", min_part: float = 0.0
+    windows: SlidingWindows,
+    prototypes: Tensor | None = None,
+    regions: str = "prototypes",
+    min_parts: Sequence[float] | None = None,
 ) -> Specialist:
     """Probabilities, prototypes and regions of one scan, in passes over its windows.
 
@@ -55,7 +59,7 @@ def specialist_of(
         prototypes: (C, F) from elsewhere; None: the scan's own, of the network's own labels (GM-ABS 6).
         regions: "prototypes": each voxel belongs to the class with the highest cosine (paper); "probabilities": to the
             most probable one.
-        min_part: see without_small_parts.
+        min_parts: shares of each class, see without_small_parts; None: all parts are kept.
     """
     probs = windows.probs(keep_features=True)
     own = probs.argmax(0)
@@ -69,27 +73,9 @@ def specialist_of(
         labels = np.stack([nearest_prototype(p, present).numpy().astype(np.int16) for p in similarity.unbind(1)])
     else:
         labels = own.numpy().astype(np.int16)
-    return Specialist(probs.numpy(), similarity.numpy(), present.numpy(), without_small_parts(labels, min_part))
-
-
-def without_small_parts(labels: np.ndarray, share: float) -> np.ndarray:
-    """Labels without connected parts that are smaller than a share of their class's largest part.
-
-    Specks far from a structure would stretch the boxes of its slices, or ask for slices where nothing is.
-
-    Args:
-        labels: (X, Y, Z) int; parts are connected through faces.
-        share: in [0, 1]; 0 keeps everything, 1 the largest part of each class (of equals all).
-    """
-    if share <= 0:
-        return labels
-    kept = np.zeros_like(labels)
-    for label in np.unique(labels[labels > 0]):
-        parts, number = ndimage.label(labels == label)
-        sizes = np.bincount(parts.ravel(), minlength=number + 1)
-        sizes[0] = 0
-        kept[(sizes >= share * sizes.max())[parts] & (parts > 0)] = label
-    return kept
+    if min_parts is not None:
+        labels = without_small_parts(labels, min_parts)
+    return Specialist(probs.numpy(), similarity.numpy(), present.numpy(), labels)
 
 
 def add_to_sums(sums: PrototypeSums, windows: SlidingWindows, probs: Tensor | None, labels: Tensor) -> None:
