@@ -78,13 +78,18 @@ def test_what_an_expert_drew_is_never_doubted(batch):
     assert loss > everything_denoised > 0  # the whole wrong plane counts, as drawn
 
 
-def test_doubt_falls_on_labels_that_the_student_contradicts():
+def contradicted():
+    """Logits of a student that is sure, and pseudo labels in which it sees eight voxels otherwise."""
     truth = torch.zeros(1, 1, 40, 50, dtype=torch.long)
     truth[..., 25:] = 1
     logits = 4 * torch.stack([1 - truth[:, 0], truth[:, 0]], 1).float()
     logits += 0.1 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
-    pseudo = truth.clone()
-    pseudo[0, 0, :4, 25:27] = 0  # eight voxels taken for background
+    truth[0, 0, :4, 25:27] = 0
+    return logits, truth
+
+
+def test_doubt_falls_on_labels_that_the_student_contradicts():
+    logits, pseudo = contradicted()
     nothing = torch.full_like(pseudo, 2)
     noisy, shares = noise_tolerant_loss(logits, pseudo, nothing, 2, "pseudo", None)
     denoised, shares = noise_tolerant_loss(logits, pseudo, nothing, 2, "student", None)
@@ -95,14 +100,9 @@ def test_doubt_falls_on_labels_that_the_student_contradicts():
 
 
 def test_doubt_of_expert_voxels_is_counted_and_has_no_effect():
-    truth = torch.zeros(1, 1, 40, 50, dtype=torch.long)
-    truth[..., 25:] = 1
-    logits = 4 * torch.stack([1 - truth[:, 0], truth[:, 0]], 1).float()
-    logits += 0.1 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
-    pseudo = truth.clone()
-    pseudo[0, 0, :4, 25:27] = 0  # eight voxels that the student sees otherwise, of 100 that the expert drew
+    logits, pseudo = contradicted()
     expert = torch.full_like(pseudo, 2)
-    expert[0, 0, :4, 20:45] = pseudo[0, 0, :4, 20:45]
+    expert[0, 0, :4, 20:45] = pseudo[0, 0, :4, 20:45]  # 100 voxels, the eight among them
     loss, shares = noise_tolerant_loss(logits, pseudo, expert, 2, "student", None)
     noisy, _ = noise_tolerant_loss(logits, pseudo, expert, 2, "pseudo", None)
     assert 0 < float(shares["doubted_expert"]) <= 8 / 100 and float(shares["doubtful"]) == 0

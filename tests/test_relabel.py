@@ -236,14 +236,15 @@ def test_figures_of_a_scan_by_hand(tmp_path):
 
 def test_truth_is_logged_and_changes_nothing(tmp_path):
     case = three(tmp_path)
-    relabeller = case.relabeller(BoxGeneralist())
+    relabeller = case.relabeller(EllipseGeneralist())
     plain, _ = relabeller.run(Rounding(), 1)
     teacher = {name: image[0].astype(int) for name, image in case.images.items()}
-    told = case.relabeller(BoxGeneralist(), "told", truth="logged")
+    told = case.relabeller(EllipseGeneralist(), "told", truth="logged")
     told = replace(told, truth=teacher.__getitem__)
     figures, _ = told.run(Rounding(), 1)
     assert {k: v for k, v in figures.items() if "true" not in k} == pytest.approx(plain, nan_ok=True)
     assert [figures[f"true_teacher_dice/class_{k}"] for k in (1, 2)] == [1, 1]
+    assert figures["true_dice/class_1"] < 1
     for k in (1, 2):
         made = np.stack([read(told, name) == k for name in teacher])
         truth = np.stack([labels == k for labels in teacher.values()])

@@ -37,6 +37,12 @@ def read(path):
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
+def sharpest(number):
+    """In SimpleITK's array order, which is nnU-Net's."""
+    spacing = raw_data.scan_spacing(number)
+    return spacing.index(max(spacing))
+
+
 def number_of(path):
     return int(path.name[5:7])
 
@@ -102,6 +108,18 @@ def test_more_planes_than_the_foreground_has_is_an_error(position):
         choose_planes(
             raw_data.scan_labels(0), SPACING, SparsifyPlan(1, 60, position=position), np.random.default_rng(0)
         )
+
+
+def test_all_planes_are_those_of_the_axis_with_the_largest_spacing():
+    labels = np.zeros((4, 5, 6), np.uint8)
+    assert choose_planes(labels, SPACING, SparsifyPlan(1, planes=None), None) == [(1, index) for index in range(5)]
+
+
+def test_a_scan_with_all_planes_is_labelled_densely(dense, capsys):
+    assert main(["sparsify", "4", "Dataset005_Sparse", "--scans", "1", "--planes", "all"]) == 0
+    [path] = (dense.parent / "Dataset005_Sparse" / "labelsTr").iterdir()
+    np.testing.assert_array_equal(read(path), read(dense / "labelsTr" / path.name))
+    assert f": all {read(path).shape[sharpest(number_of(path))]} planes" in capsys.readouterr().out
 
 
 def test_the_copy_holds_planes_of_the_chosen_scans_only(dense):
