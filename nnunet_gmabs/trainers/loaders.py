@@ -64,7 +64,7 @@ def build(trainer: nnUNetTrainerSparse):
     # a settings file for all trainers of a data set may set the share; without an unsupervised term it has no meaning
     scans = trainer.scans
     share = trainer.config.streams.labelled_share if trainer.uses_unlabelled else 1.0
-    unlabelled = scans.unlabelled
+    unlabelled = trainer.unlabelled_stream
     if share < 1 and not unlabelled:
         trainer.print_to_log_file("no unlabelled scan: the unlabelled stream draws from the labelled scans, anywhere")
         unlabelled = scans.labelled

@@ -66,18 +66,22 @@ def dense_labels(trainer: nnUNetTrainerGMABS) -> Callable[[str], np.ndarray]:
     return labels
 
 
-def training_scans(trainer: nnUNetTrainerGMABS) -> Scans:
-    """The fold's training scans; of the unlabelled ones at most as many as the settings say, drawn by the seed."""
-    folder = Path(trainer.preprocessed_dataset_folder)
+def relabelled(trainer: nnUNetTrainerGMABS) -> list[str]:
+    """The unlabelled scans that get pseudo labels: all, or as many as the settings say, drawn by the seed."""
     unlabelled, most = trainer.scans.unlabelled, trainer.relabel_settings.max_unlabelled
     at_the_start = sorted({*unlabelled, *trainer.answered})  # what is drawn must not change when answers arrive
-    if most is not None and most < len(at_the_start):
-        drawn = np.random.default_rng(trainer.entropy).choice(at_the_start, most, replace=False)
-        unlabelled = sorted({*unlabelled}.intersection(drawn.tolist()))
+    if most is None or most >= len(at_the_start):
+        return unlabelled
+    drawn = np.random.default_rng(trainer.entropy).choice(at_the_start, most, replace=False)
+    return sorted({*unlabelled}.intersection(drawn.tolist()))
+
+
+def training_scans(trainer: nnUNetTrainerGMABS) -> Scans:
+    """The fold's training scans, labelled and relabelled."""
     return preprocessed_scans(
-        folder,
+        Path(trainer.preprocessed_dataset_folder),
         trainer.scans.labelled,
-        unlabelled,
+        relabelled(trainer),
         trainer.configuration_manager,
         trainer.label_manager.ignore_label,
         trainer.device,
