@@ -21,7 +21,8 @@ from nnunet_gmabs.annotation.experts import Arrived, Expert, Folder, Simulated
 from nnunet_gmabs.annotation.ledger import now
 from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
-from nnunet_gmabs.annotation.requests import Request, RequestedScan, request_scan
+from nnunet_gmabs.annotation.requests import Request, RequestedScan, existing_rounds, read_request, request_scan
+from nnunet_gmabs.annotation.rounds import next_round
 from nnunet_gmabs.config import ActiveConfig
 from nnunet_gmabs.data.expert import labelled_identifiers
 from nnunet_gmabs.data.expert_build import write_expert
@@ -67,6 +68,7 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         self.unlabelled_before: list[str] = []  # when the checkpoint was written that this run continues
         self.asks_due = 0
         self.raw = RawFolder(find_raw_folder(self.plans_manager.dataset_name))
+        self.first_round = next_round(self.raw)  # that this training may ask
         simulated = self.active_settings.expert == "simulated"
         self.expert: Expert = Simulated(self.raw, self.answers) if simulated else Folder(self.raw)
         super().initialize()
@@ -268,6 +270,7 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         A scan that was merged since is in no list of splits_final.json until `gmabs prepare` runs.
         """
         if not isinstance(self.expert, Simulated):
+            self.adopt_rounds()
             _, labelled = labelled_scans(self)
             self.answered = sorted({*self.answered, *set(labelled).intersection(self.unlabelled_before)})
             return
@@ -279,6 +282,17 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         for identifier in self.answered:
             if not (self.answers / f"{identifier}_expert.b2nd").is_file():
                 self.build_own_expert_file(identifier, self.expert.answer(identifier, planes[identifier]))
+
+    def adopt_rounds(self) -> None:
+        """Rounds that a person was asked after the checkpoint count as asked: nobody is asked twice."""
+        known = {request["round"] for request in self.asked}
+        for number in existing_rounds(self.raw.folder):
+            if number < self.first_round or number in known:
+                continue
+            request = read_request(self.raw.folder, number)
+            if request.model == str(self.output_folder):
+                self.asked.append(asdict(request) | {"epochs_trained": self.current_epoch})
+                self.asks_due += 1
 
     def rebuild_loaders(self) -> None:
         """New streams; random numbers go on as if nothing had happened, so that a resume need not repeat it."""
@@ -327,6 +341,7 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
             "asked": self.asked,
             "answered": self.answered,
             "asks_due": self.asks_due,
+            "first_round": self.first_round,
             "unlabelled": self.scans.unlabelled,
         }
         return {**super().state(), "asking": asking}
@@ -336,4 +351,4 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         super().load_state(state)
         asking = state["asking"]
         self.asked, self.answered, self.asks_due = asking["asked"], asking["answered"], asking["asks_due"]
-        self.unlabelled_before = asking.get("unlabelled", [])
+        self.unlabelled_before, self.first_round = asking.get("unlabelled", []), asking.get("first_round", 0)

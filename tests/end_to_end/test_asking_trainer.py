@@ -166,6 +166,17 @@ def test_interrupted_and_continued_equals_uninterrupted(moment, uninterrupted, o
     assert tiny.differences(a, b) == []
 
 
+def test_a_person_who_was_asked_before_a_kill_is_not_asked_again(project, tmp_path):
+    own = project.copy(tmp_path / "data")
+    training(own, tmp_path / "another", active={"expert": "person"}, num_epochs=2).here()  # asks round 0
+    one = training(own, tmp_path, active={"expert": "person"})
+    assert one.in_child(after_an_answer_before_its_checkpoint) == -signal.SIGKILL
+    assert existing_rounds(own.raw) == [0, 1, 2]
+    one.here(continue_training=True)
+    assert existing_rounds(own.raw) == [0, 1, 2]
+    assert [request["round"] for request in tiny.load(one.final)["gmabs"]["asking"]["asked"]] == [1, 2]
+
+
 def test_lost_answers_of_a_simulated_expert_are_given_again(uninterrupted, oracle, tmp_path):
     one = training(oracle, tmp_path, num_epochs=2)
     one.here()
