@@ -99,7 +99,8 @@ class Benchmark:
             "save_every": self.schedule.epochs,
             "seed": cell.seed,
         }
-        for more in (self.grid.settings, self.grid.rows[cell.row].settings):
+        labels = self.grid.labels.get(cell.labels)  # none: all scans, dense
+        for more in (self.grid.settings, labels.settings if labels else {}, self.grid.rows[cell.row].settings):
             for key, value in more.items():
                 settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
         return settings

@@ -22,11 +22,13 @@ class Labels:
         scans: labelled training scans.
         planes: drawn in each; "all": the whole scan.
         seeds: None: the grid's.
+        settings: of our trainers with these labels, such as how many planes they may ask for.
     """
 
     scans: int
     planes: int | str = 3
     seeds: list[int] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Grid:
     rows: dict[str, Row]
     claims: list[list[str]] = field(default_factory=list)
     plans: dict[str, Any] | None = None  # cpu_seconds, batch_size; None: nnU-Net's own plans
-    settings: dict[str, Any] = field(default_factory=dict)  # of every row of ours; a row's own win
+    settings: dict[str, Any] = field(default_factory=dict)  # of every row of ours; the labels' and the row's own win
     test_scans: int = 0
     judge_unlabelled: int | None = None
     spacing_mm: list[float] | None = None  # of the axes in nnU-Net's order; None: as the scans are

@@ -101,6 +101,12 @@ def test_a_bad_file_is_refused_by_name(scripts, config, change, message):
         scripts[0].Grid.read(config)
 
 
+def test_settings_of_a_row_win_over_those_of_its_labels_and_these_over_the_grids(scripts, bench):
+    bench.grid.labels["2 scans"].settings["consistency"] = {"weight": 0.2, "ramp_start": 0.5, "confidence": 0.6}
+    settings = bench.settings(scripts[0].Cell("ours", "2 scans", 1))
+    assert settings["consistency"] == {"weight": 0.1, "ramp_start": 0.5, "confidence": 0.6}
+
+
 def test_settings_of_a_row_win_over_those_of_the_grid(scripts, bench):
     settings = bench.settings(scripts[0].Cell("ours", "2 scans", 1))
     assert settings["consistency"] == {"weight": 0.1, "confidence": 0.7}
@@ -215,7 +221,7 @@ def test_the_grids_that_come_along_name_trainers_and_settings_that_exist(scripts
         if row.trainer == "stock":
             continue
         trainer = getattr(gmabs_trainers, row.trainer)
-        for settings in (grid.settings, row.settings):
+        for settings in (grid.settings, row.settings, *(labels.settings for labels in grid.labels.values())):
             override(trainer.config, settings, str(path), [])
 
 
