@@ -119,11 +119,14 @@ class GeneralistConfig:
     cache_gib: float = 20.0
     """sam, mobile_sam: disk for the embeddings of a data set, 2 MiB a slice: 10,000 slices, or 40 scans of 250 slices
     with a prompt. 2 GiB of the disk stay free in any case; 0: none are kept. Ours."""
+    accept_hours: float = 1.0
+    """sam, mobile_sam on a CPU: a training whose first round would encode for longer does not begin. Ours."""
 
     def __post_init__(self) -> None:
         _check_range(self, "channel", 0)
         _check_range(self, "slices_at_once", 1)
         _check_range(self, "cache_gib", 0)
+        _check_range(self, "accept_hours", 0)
         if self.window_low is not None and self.window_high is not None and self.window_low >= self.window_high:
             raise ValueError(f"window_low {self.window_low} is not below window_high {self.window_high}")
 

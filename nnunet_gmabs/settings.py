@@ -17,7 +17,8 @@ from nnunet_gmabs.errors import InputError
 
 ENVIRONMENT_VARIABLE = "nnUNet_gmabs_config"
 DATASET_FILE = "gmabs.yaml"
-MAY_CHANGE = ("num_epochs", "save_every", "generalist.cache_gib")  # between the runs of one training
+# between the runs of one training
+MAY_CHANGE = ("num_epochs", "save_every", "generalist.cache_gib", "generalist.accept_hours")
 
 
 def resolve(base: GMABSConfig, dataset_folder: str | os.PathLike | None) -> tuple[GMABSConfig, list[str]]:

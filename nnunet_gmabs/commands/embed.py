@@ -56,7 +56,6 @@ def open_job(
     Raises:
         InputError: the data set is not prepared for this configuration, or nothing can be kept.
     """
-    import blosc2
     import torch
 
     from nnunet_gmabs.annotation.raw_folder import find_raw_folder
@@ -64,7 +63,7 @@ def open_job(
     from nnunet_gmabs.data.cases import preprocessed_folder
     from nnunet_gmabs.data.planning import load_plans
     from nnunet_gmabs.generalist.embed_ahead import EmbedAhead
-    from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans
+    from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans, shape_in
     from nnunet_gmabs.generalist.relabel import Relabeller
     from nnunet_gmabs.presets import GM_ABS
     from nnunet_gmabs.settings import resolve
@@ -95,8 +94,4 @@ def open_job(
         return None
     if relabeller.cache is None:
         raise InputError("no embeddings can be kept: make generalist.cache_gib larger than 0, and the folder writable")
-
-    def shape(identifier: str) -> tuple[int, ...]:
-        return blosc2.open(urlpath=str(folder / f"{identifier}.b2nd"), mode="r").shape[1:]
-
-    return EmbedAhead(relabeller, shape, config.generalist.slices_at_once, say), identifiers
+    return EmbedAhead(relabeller, shape_in(folder), config.generalist.slices_at_once, say), identifiers

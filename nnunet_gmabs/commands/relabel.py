@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_part_arguments(parser)
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), help="default: a GPU where there is one")
+    parser.add_argument("--yes", action="store_true", help="also when encoding takes hours on a CPU")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     part = part_of(args)
     model = Model(args.model, [args.fold] if args.fold else None, args.checkpoint)
     output = args.output or model.folder / f"fold_{model.folds[0]}" / "relabelled"
-    job = open_job(args.dataset, model, output, args.device, args.num_parts, print)
+    job = open_job(args.dataset, model, output, args.device, args.num_parts, print, args.yes)
     print(f"{model.folder}, fold {model.folds[0]}: labels {len(job.missing(part))} of {len(job.identifiers)} scans")
     figures, examples = job.run(part, _progress_bar)
     for name, value in figures.items():

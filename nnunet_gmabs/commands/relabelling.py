@@ -18,7 +18,8 @@ from nnunet_gmabs.data.expert import ensure_expert_labels, labelled_identifiers
 from nnunet_gmabs.data.grid import labels_to_original_grid
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically
-from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans
+from nnunet_gmabs.generalist.cost import cost_of_first_round, tell
+from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans, shape_in
 from nnunet_gmabs.generalist.relabel import Relabeller
 from nnunet_gmabs.generalist.votes import Example
 from nnunet_gmabs.presets import GM_ABS
@@ -93,12 +94,19 @@ class RelabelJob:
 
 
 def open_job(
-    dataset: str, model: Model, output: Path, device: str | None, num_parts: int, say: Callable[[str], object]
+    dataset: str,
+    model: Model,
+    output: Path,
+    device: str | None,
+    num_parts: int,
+    say: Callable[[str], object],
+    yes: bool = False,
 ) -> RelabelJob:
     """What `gmabs relabel` works on.
 
     Raises:
-        InputError: model, data set and settings do not fit each other, or the folder has labels of another model.
+        InputError: model, data set and settings do not fit each other, the folder has labels of another model, or
+            (without yes) encoding would take hours on a CPU.
     """
     import torch
 
@@ -131,5 +139,7 @@ def open_job(
     relabeller = asking(relabeller, config.generalist, *managers, pre, say)
     output.mkdir(parents=True, exist_ok=True)
     refuse_other_labels(output, made_from(model, config, relabeller))
+    cost = cost_of_first_round(relabeller, shape_in(pre / configuration.data_identifier))
+    tell(cost, on.type == "cpu", float("inf") if yes else config.generalist.accept_hours * num_parts, say)
     network = getattr(predictor.network, "_orig_mod", predictor.network).to(on)  # nnU-Net may have compiled it
     return RelabelJob(network, relabeller, pre, managers, dataset_json["file_ending"], output)

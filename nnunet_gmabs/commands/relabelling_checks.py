@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnunet_gmabs.generalist.relabel import Relabeller
 
 RECORD = "gmabs_relabel.json"
-NO_MATTER = {"cache_gib", "slices_at_once"}  # settings that change no label
+NO_MATTER = {"cache_gib", "slices_at_once", "accept_hours"}  # settings that change no label
 
 
 def prepared_dataset_json(pre: Path) -> dict[str, Any]:

@@ -59,6 +59,13 @@ def preprocessed_scans(
     )
 
 
+def shape_in(folder: Path) -> Callable[[str], tuple[int, ...]]:
+    """Identifier -> (X, Y, Z) of a preprocessed scan, whose voxels are not read."""
+    import blosc2
+
+    return lambda identifier: blosc2.open(urlpath=str(folder / f"{identifier}.b2nd"), mode="r").shape[1:]
+
+
 def asking(
     relabeller: Relabeller,
     settings: GeneralistConfig,

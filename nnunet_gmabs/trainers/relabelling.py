@@ -13,7 +13,8 @@ from nnunet_gmabs.annotation.experts import DENSE_LABELS
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
 from nnunet_gmabs.data.grid import labels_to_training_grid
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans
+from nnunet_gmabs.generalist.cost import cost_of_first_round, tell
+from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans, shape_in
 from nnunet_gmabs.generalist.relabel import Relabeller, Scans
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
     """The relabeller of a trainer.
 
     Raises:
-        InputError: the generalist cannot be used, or there is no channel that it should see.
+        InputError: the generalist cannot be used, there is no channel that it should see, or encoding would take hours.
     """
     relabeller = Relabeller(
         None,
@@ -37,7 +38,7 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
     settings = trainer.config.generalist
     if settings is None:
         return relabeller
-    return asking(
+    relabeller = asking(
         relabeller,
         settings,
         trainer.plans_manager,
@@ -45,6 +46,9 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
         Path(trainer.preprocessed_dataset_folder_base),
         trainer.print_to_log_file,
     )
+    cost = cost_of_first_round(relabeller, shape_in(Path(trainer.preprocessed_dataset_folder)))
+    tell(cost, trainer.device.type == "cpu", settings.accept_hours, trainer.print_to_log_file)
+    return relabeller
 
 
 def dense_labels(trainer: nnUNetTrainerGMABS) -> Callable[[str], np.ndarray]:
