@@ -198,7 +198,7 @@ def settings_page() -> str:
     free = [f"`{name}`" for name in settings.MAY_CHANGE if name != "num_epochs"]
     hints = typing.get_type_hints(GMABSConfig)
     required = [f"`{name}`" for name, hint in hints.items() if is_dataclass(hint)]
-    words = {"required": " and ".join(required), "may_change": " and ".join(free)}
+    words = {"required": " and ".join(required), "may_change": f"{', '.join(free[:-1])} and {free[-1]}"}
     lines = [*INTRODUCTION.format(variable=settings.ENVIRONMENT_VARIABLE, **words).splitlines(), "", "## Trainers", ""]
     for trainer in trainers():
         lines += trainer_lines(trainer)
