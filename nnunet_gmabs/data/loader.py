@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
+from nnunet_gmabs.data.data_workers import TellsErrors
 
-class TwoStreamLoader(nnUNetDataLoader):
+
+class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
     """nnU-Net's loader with labelled samples first in each batch, then unlabelled ones.
 
     The first batches can be all labelled. From then on the labelled share of samples is exact over time, also

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_gmabs.data import expert
+from nnunet_gmabs.data.data_workers import DataWorkers
 from nnunet_gmabs.data.dataset import SparseDataset
 from nnunet_gmabs.data.loader import TwoStreamLoader
 from nnunet_gmabs.data.record import require_prepared_where_it_matters
@@ -141,7 +141,7 @@ def _augment(loader: TwoStreamLoader, trainer: nnUNetTrainerSparse, divisor: int
     processes = get_allowed_n_proc_DA()
     if processes == 0:
         return SingleThreadedAugmenter(loader, None)
-    return NonDetMultiThreadedAugmenter(
+    return DataWorkers(
         data_loader=loader,
         transform=None,
         num_processes=max(1, processes // divisor),
