@@ -1,6 +1,7 @@
 """From raw files to training data: what is made, what a second run does, and what a running training sees."""
 
 import json
+import os
 import shutil
 
 import blosc2
@@ -282,6 +283,17 @@ def test_a_damaged_expert_file_is_made_again(prepared, damage):
     damage(path)
     run()
     np.testing.assert_array_equal(read_expert(path)[0][...], before)
+
+
+@pytest.mark.parametrize("seconds", [0, 4_000_000_000], ids=["clock set back", "clock set forward"])
+def test_a_wrong_clock_hides_no_change(seconds, prepared):
+    raw, _ = prepared
+    path = raw / "labelsTr" / f"{name(1)}.nii.gz"
+    os.utime(path, (seconds, seconds))
+    assert run().folders[FOLDER].built == []
+    write_labels(raw, 1, planes=((0, 4),))
+    os.utime(path, (seconds, seconds))
+    assert run().folders[FOLDER].built == [name(1)]
 
 
 def test_a_killed_run_goes_on_where_it_stopped(prepared, monkeypatch):
