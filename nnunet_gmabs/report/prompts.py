@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ def draw_prompts(path: Path, examples: Sequence[Example]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
+    gc.collect()  # figures are cycles: those of earlier rounds would stay, some MiB each
     rows = -(-len(examples) // COLUMNS)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # nnU-Net's own plot sets a global style with huge letters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,7 @@ def plot_log(folder: Path, history: list[dict[str, Any]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    gc.collect()  # figures are cycles: those of earlier epochs would stay, some MiB each
     panels = {
         "loss term, before weighting": "loss/",
         "gradient norm, as a share of the supervised one": "gradient_ratio/",
