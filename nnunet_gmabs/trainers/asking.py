@@ -33,9 +33,9 @@ from nnunet_gmabs.files import replace_atomically, write_json
 from nnunet_gmabs.inference import SlidingWindows
 from nnunet_gmabs.learning.schedules import rounds_due, uncertainty_threshold
 from nnunet_gmabs.trainers import random_state
+from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.loaders import labelled_scans, preprocessed_scans
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_gmabs.trainers.resumable import unwrap
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
 
     def initialize(self) -> None:
         """Also find the expert: without one the training stops here."""
+        if self.ranks.number > 1:
+            raise NotImplementedError(
+                f"{type(self).__name__} asks from one process; leave out -num_gpus, or train nnUNetTrainerGMABS"
+            )
         self.asked: list[dict[str, Any]] = []
         self.answered: list[str] = []
         self.unlabelled_before: list[str] = []  # when the checkpoint was written that this run continues
