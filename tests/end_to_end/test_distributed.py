@@ -1,7 +1,9 @@
 """Trainings in two processes: what one process does with the same batches, its files once, and resumed exactly."""
 
+import errno
 import json
-from pathlib import Path
+import math
+import sys
 from unittest import mock
 
 import pytest
@@ -10,63 +12,58 @@ import torch
 from processes import in_processes
 from tiny import MEAN_TEACHER, SPARSE, Training
 
+from nnunet_gmabs.data import pseudo_labels
+from nnunet_gmabs.errors import InputError
+
 pytestmark = pytest.mark.slow
 GMABS, CMEMS, BOTH = "nnUNetTrainerGMABS", "nnUNetTrainerCMEMS", "nnUNetTrainerGMABSMutual"
-# Two processes sum in another order than one, and nnU-Net's optimiser lets such differences grow: after so many steps
-# they are this much, as a share of a loss.
+# Two processes sum in another order than one, and steps let such differences grow: after twelve 1e-7 to 5e-6 of a value.
 TOLERANCE = 1e-4
-NO_NOISE = {"noise_sd": 0.0, "log_gamma_limit": 0.0}  # which is drawn sample by sample, in each process
-SETTINGS = {
-    SPARSE: {},
-    MEAN_TEACHER: {"consistency": NO_NOISE},
-    GMABS: tiny.MEAN_TEACHER_SETTINGS
-    | {
-        "consistency": tiny.MEAN_TEACHER_SETTINGS["consistency"] | NO_NOISE,
-        "relabel": {"first": 0.25, "first_iterations": 0, "every": 0.5, "until": 0.8},
-        "noise_tolerant": {"doubtful_as": "pseudo"},  # doubt is a matter of each process's samples
-    },
-    CMEMS: {
-        "mutual": {
-            "ramp_start": 0.0,
-            "confidence": 0.0,
-            "confidence_start": 0.0,
-            "image": None,
-            "feature": {"kinds": "none"},
-        }
-    },
+ROUNDS = {"relabel": {"first": 0.25, "first_iterations": 0, "every": 0.25, "until": 0.8}}
+SURE = {"mutual": {"ramp_start": 0.0, "confidence": 0.0, "confidence_start": 0.0}}
+# each process draws for its samples, or doubts them, on its own; without that the batch decides
+NOTHING_DRAWN = {
+    MEAN_TEACHER: {"consistency": {"noise_sd": 0.0, "log_gamma_limit": 0.0}},
+    GMABS: {"noise_tolerant": {"doubtful_as": "pseudo"}, **ROUNDS},
+    CMEMS: tiny.merge(
+        SURE,
+        {"mutual": {"image": {"strength": 0.0, "cutmix": 0.0}, "feature": {"kinds": "dropout", "dropout": 0.0}}},
+    ),
 }
-
-
-def batch_of_four(project, folder):
-    """The project with a batch that two processes can share; deep supervision and batch Dice as the plans say."""
-    own = project.copy(folder)
-    plans = json.loads((own.pre / f"{tiny.PLANS}.json").read_text())
-    plans["configurations"]["3d_fullres"]["batch_size"] = 4
-    own.edit(f"{tiny.PLANS}.json", **plans)
-    return own
+NOTHING_DRAWN[GMABS] = tiny.merge(tiny.MEAN_TEACHER_SETTINGS, NOTHING_DRAWN[MEAN_TEACHER]) | NOTHING_DRAWN[GMABS]
+NOTHING_DRAWN[BOTH] = tiny.merge(NOTHING_DRAWN[GMABS], NOTHING_DRAWN[CMEMS])
+NOTHING_DRAWN[SPARSE] = {}
 
 
 @pytest.fixture(scope="module")
-def shared(project, tmp_path_factory):
-    return batch_of_four(project, tmp_path_factory.mktemp("shared"))
+def of_size(project, tmp_path_factory):
+    """The tiny data set with plans of a batch size."""
+
+    def copy(batch_size):
+        own = project.copy(tmp_path_factory.mktemp(f"batch_of_{batch_size}"))
+        plans = json.loads((own.pre / f"{tiny.PLANS}.json").read_text())
+        plans["configurations"]["3d_fullres"]["batch_size"] = batch_size
+        own.edit(f"{tiny.PLANS}.json", **plans)
+        return own
+
+    made = {}
+    return lambda batch_size: made.setdefault(batch_size, copy(batch_size))
 
 
 def trained(training, batches=None, stop=None, **options):
-    """Train in this process, one of several or the only one: what each of them can tell.
+    """Train in this process, one of several or the only one; the trainer's log and weights, None when stopped.
 
     Args:
         training: which.
-        batches: file with lists of whole batches for training and validation, to be shared out instead of drawn.
-        stop: end as if killed before this iteration.
+        batches: file with whole batches for training and validation, shared out instead of drawn.
+        stop: iteration before which all processes end, as if killed.
         options: of Training.here.
     """
     from nnunet_gmabs.trainers import loaders
     from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
-    from nnunet_gmabs.trainers.resumable import ResumableTrainer
 
     torch.set_num_threads(1)
-    seen, step = [], nnUNetTrainerSparse.train_step
-    written = []
+    seen, step, build = [], nnUNetTrainerSparse.train_step, loaders.build
 
     def watched(trainer, batch):
         if trainer.iteration == stop:
@@ -75,69 +72,220 @@ def trained(training, batches=None, stop=None, **options):
         return step(trainer, batch)
 
     def fixed(trainer):
-        return tuple(map(iter, ([part_of(b, trainer.ranks.part) for b in kind] for kind in torch.load(batches))))
+        kinds = torch.load(batches, weights_only=False)
+        return tuple(iter([part_of(batch, trainer.ranks.part) for batch in kind]) for kind in kinds)
 
-    save = ResumableTrainer.save_checkpoint
-
-    def saving(trainer, file):
-        before = {p: p.stat().st_mtime_ns for p in Path(trainer.output_folder).glob("*.pth")}
-        save(trainer, file)
-        written.append(before != {p: p.stat().st_mtime_ns for p in Path(trainer.output_folder).glob("*.pth")})
-
-    with mock.patch.object(nnUNetTrainerSparse, "train_step", watched):
+    with (
+        mock.patch.object(nnUNetTrainerSparse, "train_step", watched),
+        mock.patch.object(loaders, "build", build if batches is None else fixed),
+    ):
         try:
-            if batches is None:
-                training.here(**options)
-            else:
-                with mock.patch.object(loaders, "build", fixed):
-                    training.here(**options)
+            training.here(**options)
         except KeyboardInterrupt:
             return None
     [trainer] = seen
     return {
-        "losses": [row for row in trainer.history],
-        "weights": {n: {k: v.numpy() for k, v in m.state_dict().items()} for n, m in trainer.networks().items()},
-        "nnunet": [float(x) for x in trainer.logger.get_value("train_losses", None)],
-        "batch size": trainer.batch_size,
+        "history": trainer.history,
+        "train_losses": [float(loss) for loss in trainer.logger.get_value("train_losses", None)],
+        "samples": trainer.batch_size,
+        "weights": {name: [p.detach().numpy() for p in n.parameters()] for name, n in trainer.networks().items()},
     }
 
 
 def part_of(batch, part):
     """Some samples of a batch."""
-    return {
-        name: [v[part] for v in value] if isinstance(value, list) and torch.is_tensor(value[0]) else value[part]
-        for name, value in batch.items()
-    }
+    several = {name for name, value in batch.items() if name == "target" and isinstance(value, list)}
+    return {name: [v[part] for v in value] if name in several else value[part] for name, value in batch.items()}
 
 
-def drawn(training, file):
+def draw_batches(training, file):
     """Whole batches of a training, for training and validation, in a file."""
     trainer = training.build()
     with mock.patch.dict("os.environ", training.environment()):
         augmenters = trainer.get_dataloaders()
     numbers = trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch
-    kinds = zip(augmenters, numbers, strict=True)
-    torch.save([[next(a) for _ in range(trainer.num_epochs * number)] for a, number in kinds], file)
+    pairs = zip(augmenters, numbers, strict=True)
+    torch.save([[next(augmenter) for _ in range(trainer.num_epochs * number)] for augmenter, number in pairs], file)
     return file
 
 
-@pytest.mark.parametrize("trainer", [SPARSE, MEAN_TEACHER, GMABS])
-def test_two_processes_learn_from_the_same_batches_what_one_does(trainer, shared, tmp_path):
-    one, two = (Training(shared, tmp_path / n, trainer, settings=SETTINGS[trainer]) for n in ("one", "two"))
-    batches = drawn(one, tmp_path / "batches.pt")
-    alone = trained(one, batches)
-    of_ranks = in_processes(2, tmp_path, trained, two, batches)
-    assert [r["batch size"] for r in of_ranks] == [2, 2]
-    worst = 0.0
-    for row, wanted in zip(of_ranks[0]["losses"], alone["losses"], strict=True):
-        for name in wanted:
-            if name.startswith(("loss/", "weight/", "gradient_ratio/", "pseudo_dice/")):
-                difference = abs(row[name] - wanted[name]) / max(abs(wanted[name]), 1e-3)
-                worst = max(worst, difference if difference == difference else 0.0)
-                assert difference < TOLERANCE or wanted[name] != wanted[name], (name, row[name], wanted[name])
-    print(f"{trainer}: largest difference {worst:.2g}")
-    for a, b in zip(of_ranks[0]["nnunet"], alone["nnunet"], strict=True):
-        assert a == pytest.approx(b, rel=TOLERANCE)
-    for name, weights in of_ranks[0]["weights"].items():  # bit for bit on both ranks
-        assert all((value == of_ranks[1]["weights"][name][key]).all() for key, value in weights.items())
-    assert len(list(two.output.glob("training_log_*.txt"))) == 1
+# ---- the same training
+
+
+# with batches of 2 one process has the labelled sample, and the other one the unlabelled one
+@pytest.mark.parametrize(
+    ("trainer", "batch_size"), [(SPARSE, 4), (MEAN_TEACHER, 2), (GMABS, 3), (CMEMS, 2), (CMEMS, 5), (BOTH, 4)]
+)
+def test_two_processes_learn_from_the_same_batches_what_one_does(trainer, batch_size, of_size, tmp_path):
+    settings = NOTHING_DRAWN[trainer]
+    one, two = (Training(of_size(batch_size), tmp_path / n, trainer, settings=settings) for n in ("one", "two"))
+    batches = draw_batches(one, tmp_path / "batches.pt")
+    alone, of_ranks = trained(one, batches), in_processes(2, tmp_path, trained, two, batches)
+    assert [rank["samples"] for rank in of_ranks] == [(batch_size + 1) // 2, batch_size // 2]
+    difference = largest_difference(of_ranks[0]["history"], alone["history"])
+    print(f"{trainer}, batch of {batch_size}: {difference:.1e}")
+    assert difference < TOLERANCE
+    assert of_ranks[0]["train_losses"] == pytest.approx(alone["train_losses"], rel=TOLERANCE)
+    assert tiny.differences(of_ranks[0]["history"], of_ranks[1]["history"]) == []
+    assert tiny.differences(tensors(of_ranks[0]["weights"]), tensors(of_ranks[1]["weights"])) == []
+
+
+def largest_difference(rows, wanted):
+    """Of what the log says of losses, weights, gradients and pseudo Dice, as a share of the value."""
+    names = ("loss/", "weight/", "gradient_ratio/", "pseudo_dice/")
+    differences = []
+    for row, other in zip(rows, wanted, strict=True):
+        assert row.keys() == other.keys()
+        for name in (n for n in row if n.startswith(names)):
+            assert math.isnan(row[name]) == math.isnan(other[name]), name
+            if not math.isnan(row[name]):
+                differences.append(abs(row[name] - other[name]) / max(abs(other[name]), 1e-3))
+    return max(differences)
+
+
+def tensors(weights):
+    return {name: [torch.from_numpy(value) for value in values] for name, values in weights.items()}
+
+
+# ---- rounds
+
+
+def a_round(training):
+    """Round 1 of relabelling by a teacher that has learned nothing; which scans this process has labelled."""
+    labelled, write = [], pseudo_labels.write_pseudo_labels
+
+    def watched(folder, number, identifier, *more):
+        labelled.append(identifier)
+        write(folder, number, identifier, *more)
+
+    trainer = training.build()
+    trainer.round = 1
+    with mock.patch.object(pseudo_labels, "write_pseudo_labels", watched):
+        trainer.run_round()
+    return labelled, trainer.round_finished
+
+
+@pytest.mark.parametrize("more", [{}, {"relabel": {"min_expert_agreement": 0.01, "prototypes": "labelled"}}])
+def test_a_round_is_shared_out_and_has_the_labels_of_one_process(more, of_size, tmp_path):
+    one, two = (Training(of_size(4), tmp_path / n, GMABS, settings=more) for n in ("one", "two"))
+    (first, finished), (second, _) = in_processes(2, tmp_path, a_round, two)
+    assert finished and len(first) == 4 and len(second) == 3 and not {*first} & {*second}
+    alone, _ = a_round(one)
+    assert sorted(alone) == sorted(first + second)
+    for identifier in alone:
+        name = f"pseudo_labels/round_001/{identifier}.b2nd"
+        of_one, of_two = (pseudo_labels.read_pseudo_labels(t.output / name)[:] for t in (one, two))
+        assert (of_one == of_two).all()
+    assert pseudo_labels.is_complete(two.output / "pseudo_labels", 1)
+
+
+def a_round_on_a_disk_that_is_full_for_rank_1(training):
+    from torch import distributed
+
+    write = pseudo_labels.write_pseudo_labels
+
+    def full(*arguments):
+        if distributed.get_rank() == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*arguments)
+
+    trainer = training.build()
+    trainer.round, trainer.round_finished = 1, False
+    with mock.patch.object(pseudo_labels, "write_pseudo_labels", full):
+        trainer.run_round()
+    return trainer.round_finished
+
+
+def test_a_full_disk_of_one_process_ends_the_round_of_both(of_size, tmp_path):
+    one = Training(of_size(4), tmp_path, GMABS)
+    assert in_processes(2, tmp_path, a_round_on_a_disk_that_is_full_for_rank_1, one) == [False, False]
+    assert "WARNING: round 1 of relabelling failed ([Errno 28] No space left on device)" in one.log()
+    assert not pseudo_labels.finished(one.output / "pseudo_labels", 1)
+
+
+# ---- resumed
+
+
+def test_stopped_and_continued_equals_uninterrupted_bit_for_bit(of_size, tmp_path):
+    settings = tiny.merge(tiny.merge(tiny.MEAN_TEACHER_SETTINGS, ROUNDS), SURE)
+    whole, parts = (Training(of_size(4), tmp_path / n, BOTH, settings=settings) for n in ("whole", "parts"))
+    [result, _] = in_processes(2, tmp_path, trained, whole)
+    assert in_processes(2, tmp_path, trained, parts, None, 7) == [None, None]
+    in_processes(2, tmp_path, continued, parts)
+    a, b = tiny.load(whole.final), tiny.load(parts.final)
+    assert tiny.differences(a, b, "") == [] and len(a["gmabs"]["ranks"]) == 2
+    first, second = a["gmabs"]["ranks"]
+    assert tiny.differences(first["random"]["torch"], second["random"]["torch"]) != []
+    assert tiny.differences(first["perturbations"], second["perturbations"]) != []
+    assert len(result["history"]) == 4
+
+
+def continued(training):
+    return trained(training, continue_training=True)
+
+
+def test_a_training_of_two_processes_is_continued_by_one_with_a_warning(of_size, tmp_path):
+    one = Training(of_size(4), tmp_path, SPARSE)
+    assert in_processes(2, tmp_path, trained, one, None, 7) == [None, None]
+    assert len(continued(one)["history"]) == 4 and one.final.is_file()
+    assert "WARNING: the checkpoint was written by 2 process(es), now there are 1; the training goes on" in one.log()
+
+
+# ---- the command
+
+
+def torchrun(training, *options, expect=0):
+    """What two processes of nnunet_gmabs.train printed."""
+    arguments = ["--standalone", "--nproc_per_node", "2", "-m", "nnunet_gmabs.train", *training.arguments(*options)]
+    command = [sys.executable, "-m", "torch.distributed.run", *arguments]
+    return tiny.wait(tiny.start(*command, environment=training.environment()), expect)
+
+
+def test_torchrun_trains_validates_and_leaves_what_one_process_leaves(of_size, tmp_path):
+    settings = tiny.merge(tiny.MEAN_TEACHER_SETTINGS, ROUNDS)
+    one = Training(of_size(4), tmp_path, GMABS, settings=settings)
+    printed = torchrun(one)
+    assert printed.count("Epoch 3") == 1 and one.log().count("Epoch 3") == 1
+    assert len(list(one.output.glob("training_log_*.txt"))) == 1
+    rows = tiny.read_log(one)
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3] and [row["round/scans"] for row in rows[:3]] == [7.0] * 3
+    assert [path.name for path in (one.output / "pseudo_labels").iterdir()] == ["round_003"]
+    assert {path.name for path in one.output.glob("checkpoint_*")} == {"checkpoint_final.pth", "checkpoint_best.pth"}
+    summary = json.loads((one.output / "validation" / "summary.json").read_text())
+    assert len(summary["metric_per_case"]) == len(list((one.output / "validation").glob("*.nii.gz"))) > 0
+    assert json.loads((one.output.parent / "plans.json").read_text())["plans_name"] == tiny.PLANS
+
+
+def test_what_cannot_be_shared_out_is_refused(of_size, project, tmp_path):
+    tiny_batch = Training(of_size(1), tmp_path / "one")
+    with pytest.raises(AssertionError, match="a batch of 1 cannot be shared out over 2 processes; use fewer, or raise"):
+        in_processes(2, tmp_path, trained, tiny_batch)
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "message"),
+    [
+        (["-device", "cpu"], {}, "RANK is not set: start this with torchrun --nproc_per_node N"),
+        (["-device", "cpu", "-num_gpus", "2"], {"RANK": "0"}, "-num_gpus 2: leave it out; torchrun's"),
+        (["-device", "mps"], {"RANK": "0"}, "-device mps: several processes train on 'cuda' or 'cpu'"),
+        (["-device", "cuda"], {"RANK": "0"}, "local rank 7, but torch sees"),
+    ],
+)
+def test_wrong_arguments_are_named(options, variables, message, monkeypatch):
+    from nnunet_gmabs import train
+
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    if variables:
+        for name, value in {"LOCAL_RANK": "7", "WORLD_SIZE": "8", **variables}.items():
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["train", "1", "3d_fullres", "0", "-tr", SPARSE, *options])
+    with pytest.raises(InputError, match=message):
+        train.main()
+
+
+def test_stock_trainers_are_refused():
+    from nnunet_gmabs import train
+
+    with pytest.raises(InputError, match="-tr nnUNetTrainer: not a trainer of nnunet_gmabs; train it with"):
+        train.check_trainer("nnUNetTrainer")
