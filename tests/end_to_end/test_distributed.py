@@ -10,6 +10,8 @@ import pytest
 import tiny
 import torch
 from processes import in_processes
+from test_asking_trainer import ACTIVE, with_dense_labels
+from test_asking_trainer import SETTINGS as ASKING
 from tiny import MEAN_TEACHER, SPARSE, Training
 
 from nnunet_gmabs.data import pseudo_labels
@@ -17,7 +19,7 @@ from nnunet_gmabs.errors import InputError
 
 pytestmark = pytest.mark.slow
 GMABS, CMEMS, BOTH = "nnUNetTrainerGMABS", "nnUNetTrainerCMEMS", "nnUNetTrainerGMABSMutual"
-# Two processes sum in another order than one, and steps let such differences grow: after twelve 1e-7 to 5e-6 of a value.
+# Two processes sum in another order than one, and steps let such differences grow: after twelve 1e-7 to 5e-6 of a value
 TOLERANCE = 1e-4
 ROUNDS = {"relabel": {"first": 0.25, "first_iterations": 0, "every": 0.25, "until": 0.8}}
 SURE = {"mutual": {"ramp_start": 0.0, "confidence": 0.0, "confidence_start": 0.0}}
@@ -201,6 +203,46 @@ def test_a_full_disk_of_one_process_ends_the_round_of_both(of_size, tmp_path):
     assert in_processes(2, tmp_path, a_round_on_a_disk_that_is_full_for_rank_1, one) == [False, False]
     assert "WARNING: round 1 of relabelling failed ([Errno 28] No space left on device)" in one.log()
     assert not pseudo_labels.finished(one.output / "pseudo_labels", 1)
+
+
+# ---- questions
+
+
+@pytest.fixture(scope="module")
+def oracle(of_size, tmp_path_factory):
+    return with_dense_labels(of_size(4), tmp_path_factory.mktemp("oracle"))
+
+
+def a_question(training):
+    """One round of questions by networks that have learned nothing; which scans this process has looked at."""
+    trainer = training.build()
+    looked, look = [], trainer.look
+    with mock.patch.object(trainer, "look", lambda name: (looked.append(name), look(name))[1]):
+        trainer.ask()
+    trainer.take_answers()
+    asked = [[scan | {"reason": ""} for scan in request["scans"]] for request in trainer.asked]
+    return looked, asked, trainer.answered, trainer.scans
+
+
+@pytest.mark.parametrize("strategy", ["uncertainty-diverse", "cold-start"])
+def test_scans_to_ask_for_are_looked_at_by_both_and_the_question_is_that_of_one_process(strategy, oracle, tmp_path):
+    settings = tiny.merge(ASKING, {"active": {"strategy": strategy, "scans_per_round": 2}})
+    one, two = (Training(oracle, tmp_path / n, ACTIVE, settings=settings) for n in ("one", "two"))
+    (first, *of_first), (second, *of_second) = in_processes(2, tmp_path, a_question, two)
+    assert len(first) == 2 and len(second) == 2
+    alone, *wanted = a_question(one)
+    assert sorted(first + second) == sorted(alone)
+    assert of_first == of_second == wanted and len(wanted[1]) == 2
+    assert len(json.loads((two.output / "asked.json").read_text())) == 1
+
+
+def test_answers_reach_both_processes_of_a_training(oracle, tmp_path):
+    one = Training(oracle, tmp_path, ACTIVE, settings=ASKING)
+    first, second = in_processes(2, tmp_path, trained, one)
+    assert tiny.differences(first["history"], second["history"]) == []
+    asking = tiny.load(one.final)["gmabs"]["asking"]
+    assert len(asking["asked"]) == len(asking["answered"]) == 2
+    assert [one.log().count(f"{n} labelled scans, {7 - n} unlabelled ones") for n in (3, 4, 5)] == [1, 1, 1]
 
 
 # ---- resumed
