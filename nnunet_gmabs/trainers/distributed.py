@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,8 +49,10 @@ class DistributedTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature, which it inspects)
     ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
         self.ranks = Ranks()
+        if not self.ranks.writes:
+            os.environ["nnUNet_wandb_enabled"] = "0"  # nnU-Net would start a run of each process
+        super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp:  # nnU-Net has taken cuda:<rank over all machines>, and a scaler
             cuda = device.type == "cuda"
             self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else device

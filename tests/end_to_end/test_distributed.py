@@ -3,7 +3,9 @@
 import errno
 import json
 import math
+import os
 import sys
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -236,9 +238,28 @@ def test_scans_to_ask_for_are_looked_at_by_both_and_the_question_is_that_of_one_
     assert len(json.loads((two.output / "asked.json").read_text())) == 1
 
 
-def test_answers_reach_both_processes_of_a_training(oracle, tmp_path):
+def watched_training(training):
+    """trained(), and the names of files below its folder that this process has opened for writing, moved or removed."""
+    touched = set()
+
+    def watch(event, arguments):
+        if event == "open" and isinstance(arguments[1], str) and not {*arguments[1]} & {*"wax+"}:
+            return
+        if event in ("open", "os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree"):
+            paths = [Path(os.fsdecode(a)) for a in arguments if isinstance(a, (str, bytes, os.PathLike))]
+            touched.update(str(p.relative_to(training.output)) for p in paths if training.output in p.parents)
+
+    sys.addaudithook(watch)
+    return trained(training), touched
+
+
+def test_answers_reach_both_processes_of_a_training_and_one_writes(oracle, tmp_path):
     one = Training(oracle, tmp_path, ACTIVE, settings=ASKING)
-    first, second = in_processes(2, tmp_path, trained, one)
+    (first, by_first), (second, by_second) = in_processes(2, tmp_path, watched_training, one)
+    assert {"checkpoint_latest.pth", "gmabs_log.csv", "asked.json", "gmabs.json"} <= by_first
+    assert any(name.startswith("expert/") for name in by_first)
+    shared_out = ("validation", "pseudo_labels/round_001/scan_", "pseudo_labels/round_001/.scan_")
+    assert by_second and [name for name in by_second if not name.startswith(shared_out)] == []
     assert tiny.differences(first["history"], second["history"]) == []
     asking = tiny.load(one.final)["gmabs"]["asking"]
     assert len(asking["asked"]) == len(asking["answered"]) == 2
