@@ -17,8 +17,8 @@ from torch import distributed as dist
 from nnunet_gmabs.learning.losses import Total, alone
 
 Value = TypeVar("Value")
-# A rank may wait while others relabel scans for hours; one that dies ends the wait at once. In whole days, because gloo
-# counts milliseconds in 32 bits.
+# A rank may wait while others relabel scans for hours; when one dies, the launcher ends them all. Gloo counts
+# milliseconds in 32 bits, which is 24 days.
 PATIENCE = timedelta(days=7)
 BUCKET = 2**25  # gradients summed in one call: 128 MiB in float32
 
@@ -105,16 +105,19 @@ class Ranks:
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over ranks; a rank that has none of it counts as 0.
+        """Replace each gradient by its sum over ranks.
 
-        Nothing is averaged: each rank's gradient is its part of that of the whole batch's loss. Not finite on one
-        rank is not finite on all, so that mixed precision skips the same steps everywhere.
+        A rank without a gradient that another one has counts as 0; what nobody has stays away. Nothing is averaged:
+        each rank's gradient is its part of that of the whole batch's loss. Not finite on one rank is not finite on all,
+        so that mixed precision skips the same steps everywhere.
         """
         if self.number == 1:
             return
         learned = [p for p in parameters if p.requires_grad]
-        for parameter in learned:
-            if parameter.grad is None:
+        anywhere = torch.tensor([p.grad is not None for p in learned], dtype=torch.int32, device=learned[0].device)
+        dist.all_reduce(anywhere, dist.ReduceOp.MAX)
+        for parameter, reached in zip(learned, anywhere.tolist(), strict=True):
+            if parameter.grad is None and reached:  # else: an optimiser leaves it alone, weight decay included
                 parameter.grad = torch.zeros_like(parameter)
         for bucket in _buckets([p.grad for p in learned if p.grad is not None]):
             flat = torch.cat([g.reshape(-1) for g in bucket])
