@@ -148,14 +148,20 @@ def test_two_processes_share_out_the_batches_of_one(whole, share):
         names = loader.get_indices()
         return [(name[0], loader.get_do_oversample(sample)) for sample, name in enumerate(names)]
 
-    one = make_loader_without_files(whole, share)
+    one = make_loader_without_files(whole, share, oversample_foreground_percent=0.5)
     parts = [slice(rank, None, 2) for rank in range(2)]
     two = [
-        make_loader_without_files(len(range(whole)[part]), share, whole_batch_size=whole, part=part) for part in parts
+        make_loader_without_files(
+            len(range(whole)[part]), share, whole_batch_size=whole, part=part, oversample_foreground_percent=0.5
+        )
+        for part in parts
     ]
+    centred = set()
     for _ in range(12):
         batch, shared = kinds(one), [kinds(loader) for loader in two]
         assert shared == [batch[part] for part in parts]
+        centred.update(batch)
+    assert {("d", True), ("d", False)} <= centred and ("p", True) not in centred
 
 
 def test_a_part_that_is_not_of_the_size_of_the_loaders_batch_is_refused():

@@ -209,8 +209,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
                 new = part()
                 loss = weighted_sum(new, {name: weights[name] for name in new})
             if measured:
-                parameters = list(self.network.parameters())
-                norms |= gradient_norms(new, parameters, self._loss_scale, self.ranks.total)
+                norms |= gradient_norms(new, [*self.network.parameters()], self._loss_scale, self.ranks.total)
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
             terms |= {name: term.detach() for name, term in new.items()}
         self._log_step(terms, weights, batch["target"])

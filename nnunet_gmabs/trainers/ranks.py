@@ -131,6 +131,8 @@ class Ranks:
         Raises:
             RuntimeError: a network that is not the same on all ranks.
         """
+        if self.number == 1:
+            return
         sums = self.gather({name: checksum(network) for name, network in networks.items()})
         for name in networks:
             of_ranks = [of_rank[name] for of_rank in sums]

@@ -69,11 +69,16 @@ def continued(training):
     return trained(training, continue_training=True)
 
 
-def test_a_training_of_two_processes_is_continued_by_one_with_a_warning(of_size, tmp_path):
+def test_a_training_of_two_processes_is_continued_by_one_and_by_two_again_with_a_warning(of_size, tmp_path):
     one = Training(of_size(4), tmp_path, SPARSE)
-    assert in_processes(2, tmp_path, trained, one, None, 7) == [None, None]
-    assert len(continued(one)["history"]) == 4 and one.final.is_file()
+    assert in_processes(2, tmp_path, trained, one, None, 4) == [None, None]
+    assert trained(one, stop=7, continue_training=True) is None
     assert "WARNING: the checkpoint was written by 2 process(es), now there are 1; the training goes on" in one.log()
+    first, second = in_processes(2, tmp_path, continued, one)
+    assert "the checkpoint was written by 1 process(es), now there are 2" in one.log()
+    assert len(first["history"]) == 4 and tiny.differences(first["history"], second["history"]) == []
+    states = tiny.load(one.final)["gmabs"]["ranks"]
+    assert tiny.differences(states[0]["random"], states[1]["random"]) != []
 
 
 # ---- the command
@@ -157,10 +162,29 @@ def test_the_launcher_chooses_by_the_rank_on_the_machine(monkeypatch):
     assert joined.call_args.args == ("nccl",)
 
 
-def test_what_cannot_be_shared_out_is_refused(of_size, project, tmp_path):
-    tiny_batch = Training(of_size(1), tmp_path / "one")
-    with pytest.raises(AssertionError, match="a batch of 1 cannot be shared out over 2 processes; use fewer, or raise"):
-        in_processes(2, tmp_path, trained, tiny_batch)
+def refused(training):
+    """The type and text of the error with which a trainer cannot be built."""
+    try:
+        training.build()
+    except (InputError, NotImplementedError) as error:
+        return type(error), str(error)
+
+
+def test_what_cannot_be_shared_out_is_refused(of_size, tmp_path):
+    [(kind, message), other] = in_processes(2, tmp_path, refused, Training(of_size(1), tmp_path / "one"))
+    assert kind is InputError and other == (kind, message)
+    assert message == "a batch of 1 cannot be shared out over 2 processes; use fewer, or raise batch_size in the plans"
+
+
+def test_batch_normalisation_is_refused_by_name(of_size, tmp_path):
+    own = of_size(4).copy(tmp_path)
+    plans = json.loads((own.pre / f"{tiny.PLANS}.json").read_text())
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"] |= {
+        "norm_op": "torch.nn.modules.batchnorm.BatchNorm3d"
+    }
+    own.edit(f"{tiny.PLANS}.json", **plans)
+    [(kind, message), _] = in_processes(2, tmp_path, refused, Training(own, tmp_path))
+    assert kind is NotImplementedError and "does not train networks with batch normalisation in several" in message
 
 
 @pytest.mark.parametrize(
