@@ -3,7 +3,8 @@
 torchrun --nproc_per_node 2 -m nnunet_gmabs.train DATASET CONFIGURATION FOLD -tr nnUNetTrainerMeanTeacher [...]
 
 All arguments are those of nnUNetv2_train, but for -num_gpus: torchrun says how many processes there are. On GPUs the
-process with local rank k of a machine takes the k-th GPU that it sees; with -device cpu processes share the cores.
+process with local rank k of a machine takes the k-th GPU that it sees. With -device cpu each process takes one core,
+or as many as OMP_NUM_THREADS says, which torchrun sets to 1.
 """
 
 from __future__ import annotations
@@ -31,9 +32,6 @@ def main() -> None:
     ours, _ = parser.parse_known_args()
     if not ours.help:
         check(ours.device, ours.num_gpus)
-    if "OMP_NUM_THREADS" not in os.environ:  # torchrun sets it to 1 for several processes, and leaves it for one
-        os.environ["OMP_NUM_THREADS"] = "1"
-
     from nnunetv2.run.run_training import run_training_entry
 
     if ours.help:
