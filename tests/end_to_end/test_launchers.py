@@ -26,8 +26,8 @@ ALL_OF_IT = tiny.merge(tiny.merge(tiny.MEAN_TEACHER_SETTINGS, ROUNDS), SURE)
 def uninterrupted(of_size, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     one = Training(of_size(4), folder, BOTH, settings=ALL_OF_IT)
-    in_processes(2, folder, trained, one)
-    return tiny.load(one.final)
+    results = in_processes(2, folder, trained, one)
+    return tiny.load(one.final), results
 
 
 def stopped_in_an_epoch(training):
@@ -54,11 +54,16 @@ def test_stopped_and_continued_equals_uninterrupted_bit_for_bit(stopped, uninter
     one = Training(of_size(4), tmp_path, BOTH, settings=ALL_OF_IT)
     assert in_processes(2, tmp_path, stopped, one) == [None, None]
     in_processes(2, tmp_path, continued, one)
-    assert tiny.differences(tiny.load(one.final), uninterrupted) == []
+    assert tiny.differences(tiny.load(one.final), uninterrupted[0]) == []
+
+
+def test_the_processes_draw_numbers_of_their_own(uninterrupted):
+    first, second = (result["first batch"] for result in uninterrupted[1])
+    assert first.shape == second.shape and (first != second).mean() > 0.5
 
 
 def test_a_checkpoint_has_the_random_states_of_both_processes(uninterrupted):
-    first, second = uninterrupted["gmabs"]["ranks"]
+    first, second = uninterrupted[0]["gmabs"]["ranks"]
     assert {"random", "batches_drawn", "perturbations", "mutual_generators"} == first.keys() == second.keys()
     for name in ("random", "perturbations", "mutual_generators"):
         assert tiny.differences(first[name], second[name]) != []
