@@ -35,6 +35,7 @@ STATIONS = {
         "settings",
     },
     "nnunet_ext": {"trainers"},
+    "train": {"trainers"},
     "doctor": {"generalist"},
     "demo": {"annotation", "config", "data", "doctor", "inference", "report", "trainers"},
     "commands": {

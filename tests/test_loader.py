@@ -142,6 +142,33 @@ def test_a_share_of_a_third_is_exact_for_a_whole_training():
         assert [name[0] for name in loader.get_indices()] == ["d", "p", "p"]
 
 
+@pytest.mark.parametrize(("whole", "share"), [(2, 0.5), (3, 0.5), (5, 0.3), (4, 1.0)])
+def test_two_processes_share_out_the_batches_of_one(whole, share):
+    def kinds(loader):
+        names = loader.get_indices()
+        return [(name[0], loader.get_do_oversample(sample)) for sample, name in enumerate(names)]
+
+    one = make_loader_without_files(whole, share, oversample_foreground_percent=0.5)
+    parts = [slice(rank, None, 2) for rank in range(2)]
+    two = [
+        make_loader_without_files(
+            len(range(whole)[part]), share, whole_batch_size=whole, part=part, oversample_foreground_percent=0.5
+        )
+        for part in parts
+    ]
+    centred = set()
+    for _ in range(12):
+        batch, shared = kinds(one), [kinds(loader) for loader in two]
+        assert shared == [batch[part] for part in parts]
+        centred.update(batch)
+    assert {("d", True), ("d", False)} <= centred and ("p", True) not in centred
+
+
+def test_a_part_that_is_not_of_the_size_of_the_loaders_batch_is_refused():
+    with pytest.raises(ValueError, match="of 4 samples are not the 1 of batch_size"):
+        make_loader_without_files(1, 0.5, whole_batch_size=4, part=slice(0, None, 2))
+
+
 def make_loader_without_files(batch_size, share, seed=(7,), **kwargs):
     data = SimpleNamespace(identifiers=LABELLED + UNLABELLED)
     return TwoStreamLoader(

@@ -36,6 +36,16 @@ def test_what_is_not_finite_does_not_count(value):
     assert taken["a"] == 2.5 and math.isnan(taken["b"])
 
 
+def test_means_of_several_processes_run_over_the_values_of_all():
+    here, there = EpochMeans(), EpochMeans()
+    here.add({"a": 1.0, "b": math.nan})
+    here.add({"a": 2.0})
+    there.add({"a": 6.0, "c": 4.0})
+    means = here.take(lambda own: [own, (there._sums, there._counts)])
+    assert means["a"] == 3.0 and math.isnan(means["b"]) and means["c"] == 4.0
+    assert here.take() == {}
+
+
 def test_taking_starts_anew():
     means = EpochMeans()
     means.add({"a": 1.0})

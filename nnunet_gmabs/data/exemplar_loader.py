@@ -27,7 +27,7 @@ class ExemplarLoader(TwoStreamLoader):
         """Identifiers of one batch; a synthetic sample's is that of an unlabelled scan with a prefix."""
         names = super().get_indices()
         for sample in range(len(names)):
-            if self._is_labelled(sample) and self._is_synthetic(self._labelled_before + sample):
+            if self._is_labelled(sample) and self._is_synthetic(self._labelled_number(sample)):
                 names[sample] = PREFIX + str(np.random.choice(self.unlabelled))
         return names
 
@@ -40,7 +40,7 @@ class ExemplarLoader(TwoStreamLoader):
 
     def _centre_on_foreground(self, sample: int) -> bool:
         self._sample = sample
-        number = self._labelled_before + sample
+        number = self._labelled_number(sample)
         synthetic = self._synthetic_before(number)
         within_kind = synthetic if self._is_synthetic(number) else number - synthetic
-        return self._is_labelled(sample) and self._oversample_last_XX_percent(within_kind % self.batch_size)
+        return self._is_labelled(sample) and self._oversample(within_kind)

@@ -19,6 +19,8 @@ class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
     L(n) = B (min(n, w) + share max(n - w, 0)) and w the number of all-labelled batches. Which of them are centred
     on foreground follows nnU-Net's rule as if labelled samples alone filled its batches of B, one after the other.
 
+    Several processes may share a batch: this one makes a part of its samples, and B is the size of the whole.
+
     Args (beside nnU-Net's):
         unlabelled: identifiers of the unlabelled stream.
         labelled: identifiers of the labelled stream.
@@ -26,6 +28,8 @@ class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
         all_labelled_batches: w, of this loader (one data worker sees its part of all batches).
         batches_drawn: before this loader, in a training that is continued.
         seed: entropy for data workers, together with rank and the worker's number.
+        whole_batch_size: B; nnU-Net's batch_size when None.
+        part: which of the samples 0 ... B - 1 this loader makes, batch_size of them.
 
     A batch is nnU-Net's dictionary, "labelled": (B,) bool, and, where the data set has pseudo labels, "pseudo":
     (B, 1, X, Y[, Z]) with the ignore label where nothing is known.
@@ -40,6 +44,8 @@ class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
         seed: tuple[int, ...],
         all_labelled_batches: int = 0,
         batches_drawn: int = 0,
+        whole_batch_size: int | None = None,
+        part: slice = slice(None),
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -48,6 +54,10 @@ class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
         self.seed = seed
         self.all_labelled_batches = all_labelled_batches
         self.batches_drawn = batches_drawn
+        self.whole_batch_size = self.batch_size if whole_batch_size is None else whole_batch_size
+        self._numbers = range(self.whole_batch_size)[part]  # of this loader's samples in the whole batch
+        if len(self._numbers) != self.batch_size:
+            raise ValueError(f"{part} of {self.whole_batch_size} samples are not the {self.batch_size} of batch_size")
         self._labelled_before = self._labelled_after = 0
         self._sample = 0
         self.get_do_oversample = self._centre_on_foreground  # nnU-Net chooses its rule as an instance attribute
@@ -66,25 +76,33 @@ class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
         self._labelled_before = self._labelled_samples(self.batches_drawn)
         self._labelled_after = self._labelled_samples(self.batches_drawn + 1)
         self.batches_drawn += 1
-        num_labelled = self._labelled_after - self._labelled_before
         draw = np.random.choice
-        return [str(draw(self.labelled)) for _ in range(num_labelled)] + [
-            str(draw(self.unlabelled)) for _ in range(self.batch_size - num_labelled)
+        return [
+            str(draw(self.labelled if self._is_labelled(sample) else self.unlabelled))
+            for sample in range(self.batch_size)
         ]
 
     def _labelled_samples(self, batches: int) -> int:
         """floor(L(batches)); a tiny addition, because 3 * (1 / 3) samples are one, whatever binary fractions say."""
         full = min(batches, self.all_labelled_batches)
-        return int(self.batch_size * (full + self.labelled_share * (batches - full)) + 1e-6)
+        return int(self.whole_batch_size * (full + self.labelled_share * (batches - full)) + 1e-6)
 
     def _centre_on_foreground(self, sample: int) -> bool:
         """Whether a sample is centred on foreground; called by nnU-Net once before each crop, in order."""
         self._sample = sample
-        number = self._labelled_before + sample
-        return self._is_labelled(sample) and self._oversample_last_XX_percent(number % self.batch_size)
+        return self._is_labelled(sample) and self._oversample(self._labelled_number(sample))
+
+    def _oversample(self, number: int) -> bool:
+        """nnU-Net's rule for the sample of a number in batches of B that follow each other."""
+        first = round(self.whole_batch_size * (1 - self.oversample_foreground_percent))
+        return number % self.whole_batch_size >= first
+
+    def _labelled_number(self, sample: int) -> int:
+        """How many labelled samples all processes have made before this one."""
+        return self._labelled_before + self._numbers[sample]
 
     def _is_labelled(self, sample: int) -> bool:
-        return sample < self._labelled_after - self._labelled_before
+        return self._numbers[sample] < self._labelled_after - self._labelled_before
 
     def get_bbox(self, data_shape, force_fg, class_locations, overwrite_class=None, verbose=False):
         """nnU-Net's box around a labelled voxel; anywhere in the scan for unlabelled samples."""

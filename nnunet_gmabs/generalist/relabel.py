@@ -119,15 +119,25 @@ class Relabeller:
         Returns:
             Figures of the round so far (generalist/figures.py), and a few slices to look at.
         """
+        examples = self.label(network, number, progress, part)
+        return self.close(number), few(examples)
+
+    def label(
+        self, network: nn.Module, number: int, progress: Progress = iter, part: slice = slice(None)
+    ) -> list[Example]:
+        """What run does before it completes the round; slices of all scans labelled here."""
         network.eval()
         prototypes = self.labelled_prototypes(network) if self.settings.prototypes == "labelled" else None
-        min_parts, examples = self.min_parts(), []
+        min_parts, examples = self.min_parts(), list[Example]()
         for identifier in progress(self.missing(number, part)):
             examples += self.scan(network, identifier, number, prototypes, min_parts)
-        figures = self.figures(number)
+        return examples
+
+    def close(self, number: int) -> dict[str, float]:
+        """Complete a round of which no scan is missing; its figures so far."""
         if not self.missing(number):
             pseudo_labels.complete_round(self.folder, number)
-        return summary(list(figures.values())), examples[:: max(1, len(examples) // MAX_EXAMPLES)][:MAX_EXAMPLES]
+        return summary(list(self.figures(number).values()))
 
     def missing(self, number: int, part: slice = slice(None)) -> list[str]:
         """Scans without labels of a round; labelled ones first, because they tell which views are good."""
@@ -276,6 +286,11 @@ class Relabeller:
         if not path.is_file():
             return float("nan")
         return float(np.mean(pseudo_labels.read_pseudo_labels(path, labels.shape)[:] != labels))
+
+
+def few(examples: Sequence[Example]) -> list[Example]:
+    """Some slices out of those of a round."""
+    return list(examples[:: max(1, len(examples) // MAX_EXAMPLES)][:MAX_EXAMPLES])
 
 
 def _finite_mean(values: np.ndarray) -> float:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from nnunet_gmabs.learning.losses import (
+    Total,
+    alone,
     masked_binary_cross_entropy,
     masked_cross_entropy,
     masked_dice_loss,
@@ -17,7 +19,9 @@ def to_probs(logits: Tensor, regions: bool) -> Tensor:
     return torch.sigmoid(logits.float()) if regions else torch.softmax(logits.float(), 1)
 
 
-def probability_consistency(logits: Tensor, teacher_probs: list[Tensor], regions: bool = False) -> Tensor:
+def probability_consistency(
+    logits: Tensor, teacher_probs: list[Tensor], regions: bool = False, total: Total = alone
+) -> Tensor:
     """Mean over views of the squared difference of student's and teacher's probabilities (GM-ABS 5).
 
     L = mean over views i of MSE(softmax(z), p_i)
@@ -26,16 +30,17 @@ def probability_consistency(logits: Tensor, teacher_probs: list[Tensor], regions
         logits: (B, C, X, Y[, Z]) of the student.
         teacher_probs: one (B, C, X, Y[, Z]) a perturbed view; gets no gradient.
         regions: sigmoid instead of softmax.
+        total: see learning/losses.py.
 
     Returns:
         Scalar in the graph of logits; 0 for an empty batch.
     """
     probs = to_probs(logits, regions)
-    return torch.stack([mean_squared_difference(probs, view.detach()) for view in teacher_probs]).mean()
+    return torch.stack([mean_squared_difference(probs, view.detach(), total) for view in teacher_probs]).mean()
 
 
 def confident_consistency(
-    logits: Tensor, teacher_probs: list[Tensor], confidence: float, regions: bool = False
+    logits: Tensor, teacher_probs: list[Tensor], confidence: float, regions: bool = False, total: Total = alone
 ) -> tuple[Tensor, Tensor]:
     """Dice + cross-entropy on the teacher's own labels where the mean of its views is sure of them.
 
@@ -48,22 +53,24 @@ def confident_consistency(
         teacher_probs: one (B, C, X, Y[, Z]) a perturbed view; gets no gradient.
         confidence: in [0, 1].
         regions: each region has its own label (p > 1/2), sure where all regions are.
+        total: see learning/losses.py.
 
     Returns:
-        Scalar in the graph of logits (0 where nothing is kept), and the share of voxels kept.
+        Scalar in the graph of logits (0 where nothing is kept), and the share of this process's voxels kept.
     """
     probs = torch.stack(teacher_probs).mean(0)
     if regions:
         labels = probs > 0.5
         kept = torch.maximum(probs, 1 - probs).amin(1, keepdim=True) > confidence
-        cross_entropy = masked_binary_cross_entropy(logits, labels, kept, "voxels")
+        cross_entropy = masked_binary_cross_entropy(logits, labels, kept, "voxels", total)
         foreground = labels
     else:
         best, labels = probs.max(1, keepdim=True)
         kept = best > confidence
-        cross_entropy = masked_cross_entropy(logits, labels, kept, "voxels")
+        cross_entropy = masked_cross_entropy(logits, labels, kept, "voxels", total)
         foreground = one_hot_foreground(labels, logits.shape[1])
     student = to_probs(logits, regions)
-    dice = masked_dice_loss(student if regions else student[:, 1:], foreground, kept, batch_dice=True)
+    probs = student if regions else student[:, 1:]
+    dice = masked_dice_loss(probs, foreground, kept, batch_dice=True, total=total)
     share = kept.float().mean() if kept.numel() else kept.new_zeros((), dtype=torch.float32)
     return cross_entropy + dice, share

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from nnunet_gmabs.learning.losses import Total, alone
+
 
 def gradient_norms(
-    terms: Mapping[str, Tensor], parameters: Sequence[Parameter], scale: float = 1.0
+    terms: Mapping[str, Tensor], parameters: Sequence[Parameter], scale: float = 1.0, total: Total = alone
 ) -> dict[str, float]:
     """L2 norm of the gradient of each term by all parameters; the graph is kept for the backward pass.
 
@@ -16,6 +18,7 @@ def gradient_norms(
         terms: scalars. A term without a graph has norm 0.
         parameters: of the network.
         scale: factor during the backward pass (against underflow in float16), divided out again.
+        total: see learning/losses.py; all processes ask for the same terms.
     """
     norms = {}
     for name, term in terms.items():
@@ -23,6 +26,10 @@ def gradient_norms(
             norms[name] = 0.0
             continue
         gradients = torch.autograd.grad(term * scale, parameters, retain_graph=True, allow_unused=True)
-        squares = [g.float().div(scale).pow(2).sum() for g in gradients if g is not None]
+        if total is not alone:  # another process may have what this one's samples do not reach
+            gradients = tuple(
+                torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
+            )
+        squares = [total(g.float()).div(scale).pow(2).sum() for g in gradients if g is not None]
         norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
     return norms

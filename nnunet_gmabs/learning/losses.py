@@ -1,15 +1,28 @@
-"""Losses that look only at voxels somebody vouches for."""
+"""Losses that look only at voxels somebody vouches for.
 
-from collections.abc import Mapping
+Each is a function of sums over a batch. Where several processes hold a part of the batch each, `total` turns a
+process's sums into those of all (trainers/ranks.py), so that every process has the loss of the whole batch; their
+gradients, added up, are its gradient. A process that holds no sample, or no labelled voxel, calls the same functions.
+"""
+
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 SMOOTH = 1e-5  # nnU-Net's own smoothing of Dice
+Total = Callable[[Tensor], Tensor]  # the sums of one process, any shape -> the sums over all processes, same shape
 
 
-def masked_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, average: str = "samples") -> Tensor:
+def alone(sums: Tensor) -> Tensor:
+    """The sums of the only process there is."""
+    return sums
+
+
+def masked_cross_entropy(
+    logits: Tensor, target: Tensor, mask: Tensor, average: str = "samples", total: Total = alone
+) -> Tensor:
     """Mean cross-entropy over the voxels an expert has labelled.
 
     L_b = - sum_v m_bv log softmax(z_bv)[y_bv] / sum_v m_bv
@@ -21,6 +34,7 @@ def masked_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, average: 
         target: (B, 1, X, Y[, Z]) int; read only where mask is True.
         mask: (B, 1, X, Y[, Z]) bool.
         average: "samples" or "voxels".
+        total: see above.
 
     Returns:
         Scalar in the graph of logits; exactly 0 when mask is empty.
@@ -31,10 +45,12 @@ def masked_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, average: 
     _require_one_channel(logits, target, mask)
     labels = torch.where(mask, target, 0)[:, 0].long()
     voxel_loss = F.cross_entropy(logits.float(), labels, reduction="none") * mask[:, 0]
-    return _average(voxel_loss, mask[:, 0], average)
+    return _average(voxel_loss, mask[:, 0], average, total)
 
 
-def masked_binary_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, average: str = "samples") -> Tensor:
+def masked_binary_cross_entropy(
+    logits: Tensor, target: Tensor, mask: Tensor, average: str = "samples", total: Total = alone
+) -> Tensor:
     """masked_cross_entropy for overlapping regions: mean over labelled voxels and regions.
 
     Args:
@@ -42,12 +58,13 @@ def masked_binary_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, av
         target: (B, R, X, Y[, Z]) bool or float in [0, 1].
         mask: (B, 1, X, Y[, Z]) bool.
         average: "samples" or "voxels".
+        total: see above.
 
     nnU-Net itself takes the mean over regions without ignore label, and the sum with it.
     """
     _require_one_channel(logits, mask)
     voxel_loss = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
-    return _average(voxel_loss.mean(1) * mask[:, 0], mask[:, 0], average)
+    return _average(voxel_loss.mean(1) * mask[:, 0], mask[:, 0], average, total)
 
 
 def _require_one_channel(like: Tensor, *tensors: Tensor) -> None:
@@ -61,18 +78,26 @@ def _require_one_channel(like: Tensor, *tensors: Tensor) -> None:
             raise ValueError(f"shape is {tuple(tensor.shape)}; it must be {expected}")
 
 
-def _average(voxel_loss: Tensor, mask: Tensor, average: str) -> Tensor:
+def _average(voxel_loss: Tensor, mask: Tensor, average: str, total: Total) -> Tensor:
     """Mean of a loss that is 0 outside the mask: (B, X, Y[, Z]) twice -> scalar."""
     if average == "voxels":
-        return voxel_loss.sum() / mask.sum().clamp(min=1)
+        return _ratio(voxel_loss.sum(), mask.sum(), total)
     if average != "samples":
         raise ValueError(f"average is {average!r}; valid are 'samples' and 'voxels'")
     counts = mask.flatten(1).sum(1)
     per_sample = voxel_loss.flatten(1).sum(1) / counts.clamp(min=1)
-    return per_sample.sum() / (counts > 0).sum().clamp(min=1)
+    return _ratio(per_sample.sum(), (counts > 0).sum(), total)
 
 
-def masked_dice_loss(probs: Tensor, target_one_hot: Tensor, mask: Tensor, batch_dice: bool = False) -> Tensor:
+def _ratio(summed: Tensor, count: Tensor, total: Total) -> Tensor:
+    """Mean of what was summed up over all processes; 0 where nothing was."""
+    summed, count = total(torch.stack([summed, count.to(summed)])).unbind()
+    return summed / count.clamp(min=1)
+
+
+def masked_dice_loss(
+    probs: Tensor, target_one_hot: Tensor, mask: Tensor, batch_dice: bool = False, total: Total = alone
+) -> Tensor:
     """1 - soft Dice over labelled voxels, a class counted only where it is drawn.
 
     D_bk = (2 sum_v m p_k t_k + s) / (sum_v m p_k + sum_v m t_k + s),  s = 1e-5 as in nnU-Net
@@ -86,6 +111,7 @@ def masked_dice_loss(probs: Tensor, target_one_hot: Tensor, mask: Tensor, batch_
         target_one_hot: (B, K, X, Y[, Z]) bool or float; read only where mask is True.
         mask: (B, 1, X, Y[, Z]) bool.
         batch_dice: sums run over the whole batch, as if it were one sample.
+        total: see above.
 
     Returns:
         Scalar in [0, 1] in the graph of probs; exactly 0 when no class is drawn.
@@ -95,10 +121,11 @@ def masked_dice_loss(probs: Tensor, target_one_hot: Tensor, mask: Tensor, batch_
     probs, target = probs.float() * mask, target_one_hot.float() * mask
     overlap, size_probs, size_target = (probs * target).sum(axes), probs.sum(axes), target.sum(axes)
     if batch_dice:
-        overlap, size_probs, size_target = (x.sum(0, keepdim=True) for x in (overlap, size_probs, size_target))
+        sums = [x.sum(0, keepdim=True) for x in (overlap, size_probs, size_target)]
+        overlap, size_probs, size_target = total(torch.stack(sums)).unbind()
     drawn = size_target > 0
     dice = (2 * overlap + SMOOTH) / (size_probs + size_target + SMOOTH)
-    return ((1 - dice) * drawn).sum() / drawn.sum().clamp(min=1)
+    return _ratio(((1 - dice) * drawn).sum(), drawn.sum(), alone if batch_dice else total)
 
 
 def one_hot_foreground(labels: Tensor, num_classes: int) -> Tensor:
@@ -107,9 +134,10 @@ def one_hot_foreground(labels: Tensor, num_classes: int) -> Tensor:
     return labels == classes
 
 
-def mean_squared_difference(probs: Tensor, reference: Tensor) -> Tensor:
+def mean_squared_difference(probs: Tensor, reference: Tensor, total: Total = alone) -> Tensor:
     """Mean of (probs - reference)^2 over all entries; 0, in the graph of probs, when there are none."""
-    return (probs - reference).pow(2).sum() / max(probs.numel(), 1)
+    summed = (probs - reference).pow(2).sum()
+    return _ratio(summed, summed.new_tensor(probs.numel()), total)
 
 
 def clip_logits(logits: Tensor, max_norm: float = 1.0) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nnunet_gmabs.learning.losses import masked_cross_entropy, masked_dice_loss, one_hot_foreground
+from nnunet_gmabs.learning.losses import Total, alone, masked_cross_entropy, masked_dice_loss, one_hot_foreground
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def pseudo_labels(logits: Tensor, confidence: float) -> PseudoLabels:
     return PseudoLabels(labels, best > confidence)
 
 
-def mutual_loss(logits: Tensor, taught: PseudoLabels, dice_weight: float = 0.0) -> Tensor:
+def mutual_loss(logits: Tensor, taught: PseudoLabels, dice_weight: float = 0.0, total: Total = alone) -> Tensor:
     """CE(f(s), y) over kept voxels (paper), and optionally 1 - Dice over them (ours).
 
     The mean runs over all kept voxels of the batch. Dice keeps small structures from drowning in confident
@@ -50,15 +50,17 @@ def mutual_loss(logits: Tensor, taught: PseudoLabels, dice_weight: float = 0.0) 
         logits: (B, C, X, Y[, Z]) of the learning network for a perturbed view of the same geometry.
         taught: labels of the other network.
         dice_weight: factor of the Dice term.
+        total: see learning/losses.py.
 
     Returns:
         Scalar in the graph of logits; exactly 0 where nothing is kept, and for an empty batch.
     """
-    loss = masked_cross_entropy(logits, taught.labels, taught.kept, "voxels")
+    loss = masked_cross_entropy(logits, taught.labels, taught.kept, "voxels", total)
     if dice_weight:
         probs = torch.softmax(logits.float(), 1)[:, 1:]
         foreground = one_hot_foreground(taught.labels, logits.shape[1])
-        loss = loss + dice_weight * masked_dice_loss(probs, foreground, taught.kept, batch_dice=True)
+        dice = masked_dice_loss(probs, foreground, taught.kept, batch_dice=True, total=total)
+        loss = loss + dice_weight * dice
     return loss
 
 

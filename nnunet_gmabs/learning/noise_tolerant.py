@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from nnunet_gmabs.learning.confident import doubtful_voxels
-from nnunet_gmabs.learning.losses import clip_logits, masked_cross_entropy, masked_dice_loss, one_hot_foreground
+from nnunet_gmabs.learning.losses import (
+    Total,
+    alone,
+    clip_logits,
+    masked_cross_entropy,
+    masked_dice_loss,
+    one_hot_foreground,
+)
 
 
 def noise_tolerant_loss(
@@ -19,13 +26,15 @@ def noise_tolerant_loss(
     doubtful_as: str = "student",
     reachable_prob: float | None = 0.8,
     dice_weight: float = 0.0,
+    total: Total = alone,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of clipped logits with denoised pseudo labels (GM-ABS 7), and ours: a Dice term beside it.
 
     L = mean over known voxels of - log softmax(clip(z))[y'] + w (1 - Dice(softmax z, y')),
     y' = denoise(y, argmax z, doubtful)
 
-    Confident learning doubts whole batches at a time; voxels that an expert drew are known, but never doubted.
+    Confident learning doubts whole batches at a time, of several processes each its own part; voxels that an expert
+    drew are known, but never doubted.
 
     Args:
         logits: (B, C, X, Y[, Z]) of the student.
@@ -36,6 +45,7 @@ def noise_tolerant_loss(
         doubtful_as: see denoise; "pseudo" skips confident learning.
         reachable_prob: see max_norm_for_classes; None: logits are not clipped.
         dice_weight: w; 0: the cross-entropy alone (paper).
+        total: see learning/losses.py.
 
     Returns:
         Scalar in the graph of logits (0 when nothing is known), and for the log, where there was denoising, the share
@@ -55,10 +65,11 @@ def noise_tolerant_loss(
     clipped = logits
     if reachable_prob is not None:
         clipped = clip_logits(logits.float(), max_norm_for_classes(logits.shape[1], reachable_prob))
-    loss = masked_cross_entropy(clipped, pseudo, known, "voxels")
+    loss = masked_cross_entropy(clipped, pseudo, known, "voxels", total)
     if dice_weight:
         foreground = one_hot_foreground(pseudo, logits.shape[1])
-        dice = masked_dice_loss(torch.softmax(logits.float(), 1)[:, 1:], foreground, known, batch_dice=True)
+        student = torch.softmax(logits.float(), 1)[:, 1:]
+        dice = masked_dice_loss(student, foreground, known, batch_dice=True, total=total)
         loss = loss + dice_weight * dice
     return loss, shares
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_gmabs.learning.losses import (
+    Total,
+    alone,
     masked_binary_cross_entropy,
     masked_cross_entropy,
     masked_dice_loss,
@@ -19,6 +21,7 @@ class SupervisedLoss(nn.Module):
         regions: sigmoid outputs with targets (B, regions [+ unknown], X, Y[, Z]) bool instead of label maps.
         batch_dice: Dice over the whole batch, as the plans say.
         dice_weight, cross_entropy_weight, cross_entropy_average: see SupervisionConfig.
+        total: see learning/losses.py.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class SupervisedLoss(nn.Module):
         dice_weight: float,
         cross_entropy_weight: float,
         cross_entropy_average: str,
+        total: Total = alone,
     ) -> None:
         super().__init__()
         self.ignore_label = ignore_label
@@ -37,21 +41,22 @@ class SupervisedLoss(nn.Module):
         self.dice_weight = dice_weight
         self.cross_entropy_weight = cross_entropy_weight
         self.cross_entropy_average = cross_entropy_average
+        self.total = total
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar in the graph of logits (B, C, X, Y[, Z]); exactly 0 when nothing in target is labelled."""
         mask = labelled_mask(target, self.ignore_label, self.regions)
         if self.regions:
             drawn = target[:, : logits.shape[1]]
-            cross_entropy = masked_binary_cross_entropy(logits, drawn, mask, self.cross_entropy_average)
+            cross_entropy = masked_binary_cross_entropy(logits, drawn, mask, self.cross_entropy_average, self.total)
             probs = torch.sigmoid(logits.float())
         else:
             drawn = one_hot_foreground(target, logits.shape[1])
-            cross_entropy = masked_cross_entropy(logits, target, mask, self.cross_entropy_average)
+            cross_entropy = masked_cross_entropy(logits, target, mask, self.cross_entropy_average, self.total)
             probs = torch.softmax(logits.float(), 1)[:, 1:]
         loss = self.cross_entropy_weight * cross_entropy
         if self.dice_weight:
-            loss = loss + self.dice_weight * masked_dice_loss(probs, drawn, mask, self.batch_dice)
+            loss = loss + self.dice_weight * masked_dice_loss(probs, drawn, mask, self.batch_dice, self.total)
         return loss
 
 

@@ -2,64 +2,39 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
-import torch
-from tqdm import tqdm
 
-from nnunet_gmabs.active.diversity import image_descriptor, intensity_histogram
 from nnunet_gmabs.active.planes import INFORMATION, body_mask, choose_planes
-from nnunet_gmabs.active.scores import disagreement, normalised_entropy, uncertain_fraction
-from nnunet_gmabs.active.select import STRATEGIES, ChosenScan, affordable_scans, select_scans
+from nnunet_gmabs.active.select import ChosenScan, affordable_scans, select_scans
 from nnunet_gmabs.annotation.experts import Arrived, Expert, Folder, Simulated
 from nnunet_gmabs.annotation.ledger import now
 from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
 from nnunet_gmabs.annotation.requests import Request, RequestedScan, existing_rounds, read_request, request_scan
 from nnunet_gmabs.annotation.rounds import next_round
-from nnunet_gmabs.config import ActiveConfig
 from nnunet_gmabs.data.expert import labelled_identifiers
 from nnunet_gmabs.data.expert_build import write_expert
 from nnunet_gmabs.data.follow import follow_labels
-from nnunet_gmabs.data.grid import TrainingGrid, labels_to_original_grid
 from nnunet_gmabs.data.streams import FoldScans
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically, write_json
-from nnunet_gmabs.inference import SlidingWindows
-from nnunet_gmabs.learning.schedules import rounds_due, uncertainty_threshold
+from nnunet_gmabs.learning.schedules import rounds_due
 from nnunet_gmabs.trainers import random_state
 from nnunet_gmabs.trainers.loaders import labelled_scans, preprocessed_scans
-from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_gmabs.trainers.resumable import unwrap
+from nnunet_gmabs.trainers.looking import LooksAtScans
 
 
-@dataclass(frozen=True)
-class Look:
-    """What is known of one unlabelled scan, on the training grid."""
-
-    labels: np.ndarray
-    score: float = 0.0
-    features: np.ndarray | None = None
-
-
-class AsksExpert(nnUNetTrainerMeanTeacher):
+class AsksExpert(LooksAtScans):
     """Mixin: at the end of some epochs (ActiveConfig) planes are asked for; scans that are answered become labelled.
 
     A simulated expert's answers lie in <output_folder>/expert and belong to this training. A person's are merged into
-    labelsTr as soon as they arrive, whoever asked.
+    labelsTr as soon as they arrive, whoever asked. Of several processes all look at scans, and one asks and listens.
     """
-
-    @property
-    def active_settings(self) -> ActiveConfig:
-        """Whom to ask, when, and for what."""
-        assert self.config.active is not None
-        return self.config.active
 
     def initialize(self) -> None:
         """Also find the expert: without one the training stops here."""
@@ -101,8 +76,9 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
     def on_train_start(self) -> None:
         """A new run forgets an older one's answers; a continued one asks what its kill has kept it from asking."""
         if self._resume_from is None:
-            shutil.rmtree(self.answers, ignore_errors=True)
-            self.asked_file.unlink(missing_ok=True)
+            if self.ranks.writes:
+                shutil.rmtree(self.answers, ignore_errors=True)
+                self.asked_file.unlink(missing_ok=True)
             super().on_train_start()
             return
         self.restore_answers()
@@ -132,7 +108,7 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
 
     def ask(self) -> None:
         """Choose scans and planes by the strategy, and ask the expert; nothing when the budget is spent."""
-        settings, strategy = self.active_settings, STRATEGIES[self.active_settings.strategy]
+        settings, strategy = self.active_settings, self.strategy
         known = {scan["identifier"] for request in self.asked for scan in request["scans"]}
         candidates = [i for i in self.scans.unlabelled if i not in known]
         spent = sum(len(scan["planes"]) for request in self.asked for scan in request["scans"])
@@ -141,8 +117,7 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         if not number:
             return
         rng = np.random.default_rng((*self.entropy, len(self.asked)))
-        bar = tqdm(candidates, "looking for scans to ask for", unit=" scans", leave=False, disable=None)
-        looks = {identifier: self.look(identifier) for identifier in bar}
+        looks = self.looks(candidates)
         known_features = [self.features(i) for i in self.scans.labelled] if strategy.spread == "typical" else []
         chosen = select_scans(
             strategy,
@@ -153,9 +128,14 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
             np.stack([looks[i].features for i in candidates]) if strategy.features else None,  # type: ignore[misc]
             np.stack(known_features) if known_features else None,
         )
-        proposals = {
-            scan.identifier: self.on_own_grid(scan.identifier, looks[scan.identifier].labels) for scan in chosen
-        }
+        proposals = self.proposals(looks, [scan.identifier for scan in chosen])
+        if self.ranks.writes:
+            self.put(chosen, proposals, rng)
+        self.asked = self.ranks.of_writer(self.asked)
+
+    def put(self, chosen: list[ChosenScan], proposals: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+        """Ask the expert for planes of the chosen scans."""
+        settings, strategy = self.active_settings, self.strategy
         scans = tuple(self.planes_of(scan, proposals[scan.identifier], rng) for scan in chosen)
         request = Request(len(self.asked), now(), settings.strategy, self.config.seed, scans, str(self.output_folder))
         try:
@@ -171,36 +151,10 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
             places = ", ".join(f"axis {plane.axis} index {plane.index_orig}" for plane in scan.planes)
             self.print_to_log_file(f"asked round {request.round}: {scan.identifier}, {places} ({scan.reason})")
 
-    def look(self, identifier: str) -> Look:
-        """Score and describe one scan as the strategy wants it. The student scores (paper)."""
-        strategy = STRATEGIES[self.active_settings.strategy]
-        features = self.features(identifier) if strategy.features else None
-        if not strategy.needs_model:
-            return Look(np.zeros(self.image(identifier).shape[1:], np.uint8), features=features)
-        probs = self.probs(unwrap(self.network), identifier)
-        labels = probs.argmax(0).astype(np.uint8)
-        score = 0.0
-        if strategy.score == "uncertainty":
-            score = uncertain_fraction(probs, uncertainty_threshold(self.progress))
-        elif strategy.score == "disagreement":
-            score = disagreement(labels, self.probs(self.teacher_module, identifier).argmax(0))
-        return Look(labels, score, features)
-
-    def features(self, identifier: str) -> np.ndarray:
-        """Histograms of all channels, or a descriptor of the image."""
-        image = self.image(identifier)
-        if STRATEGIES[self.active_settings.strategy].features == "histogram":
-            return np.concatenate([intensity_histogram(channel) for channel in image])
-        grid = TrainingGrid.from_properties(self.properties(identifier), self.plans_manager, self.configuration_manager)
-        return image_descriptor(image, grid.spacing)
-
     def planes_of(self, scan: ChosenScan, predicted: np.ndarray, rng: np.random.Generator) -> RequestedScan:
         """What to draw in one chosen scan, on its own grid."""
-        strategy = STRATEGIES[self.active_settings.strategy]
-        information = None
-        if strategy.planes == INFORMATION:
-            entropy = normalised_entropy(self.probs(unwrap(self.network), scan.identifier))
-            information = self.on_own_grid(scan.identifier, entropy)
+        strategy = self.strategy
+        information = self.entropy_of(scan.identifier) if strategy.planes == INFORMATION else None
         planes = choose_planes(
             predicted,
             self.active_settings.planes_per_scan,
@@ -218,10 +172,11 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
 
     def take_answers(self) -> list[str]:
         """Bring what has arrived onto the training grid; the scans concerned."""
-        if self.active_settings.expert == "simulated":
-            names = [self.take_simulated(answer) for answer in self.expert.poll()]
-        else:
-            names = self.take_merged()
+        names = []
+        if self.ranks.writes:
+            simulated = self.active_settings.expert == "simulated"
+            names = [self.take_simulated(a) for a in self.expert.poll()] if simulated else self.take_merged()
+        names = self.ranks.of_writer(names)
         if names:
             self.answered = sorted({*self.answered, *names} & self.known_scans())
             self.print_to_log_file(
@@ -271,7 +226,7 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         """
         if not isinstance(self.expert, Simulated):
             self.adopt_rounds()
-            _, labelled = labelled_scans(self)
+            labelled = self.ranks.of_writer(labelled_scans(self)[1])
             self.answered = sorted({*self.answered, *set(labelled).intersection(self.unlabelled_before)})
             return
         planes = {
@@ -279,9 +234,10 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
             for request in self.asked
             for scan in request["scans"]
         }
-        for identifier in self.answered:
+        for identifier in self.answered if self.ranks.writes else []:
             if not (self.answers / f"{identifier}_expert.b2nd").is_file():
                 self.build_own_expert_file(identifier, self.expert.answer(identifier, planes[identifier]))
+        self.ranks.wait()
 
     def adopt_rounds(self) -> None:
         """Rounds that a person was asked after the checkpoint count as asked: nobody is asked twice."""
@@ -306,32 +262,6 @@ class AsksExpert(nnUNetTrainerMeanTeacher):
         for loader, number in zip(self._loaders_in_this_process(), drawn, strict=True):
             loader.batches_drawn = number
         random_state.restore(before, self.device)
-
-    # ---- scans on the training grid, and back
-
-    def image(self, identifier: str) -> np.ndarray:
-        """(channels, X, Y, Z), preprocessed."""
-        return blosc2.open(urlpath=str(Path(self.preprocessed_dataset_folder, f"{identifier}.b2nd")), mode="r")[:]
-
-    def properties(self, identifier: str) -> dict[str, Any]:
-        """What nnU-Net's preprocessor stored for a scan."""
-        with open(Path(self.preprocessed_dataset_folder, f"{identifier}.pkl"), "rb") as f:
-            return pickle.load(f)
-
-    def probs(self, network: torch.nn.Module, identifier: str) -> np.ndarray:
-        """(C, X, Y, Z) of one network, which stays in the mode it was in."""
-        training = network.training
-        network.eval()
-        image = torch.from_numpy(np.ascontiguousarray(self.image(identifier), np.float32))
-        patch_size, half = self.configuration_manager.patch_size, self.config.cpu_bfloat16
-        probs = SlidingWindows(image, network, patch_size, self.device, cpu_bfloat16=half).probs()
-        network.train(training)
-        return probs.numpy()
-
-    def on_own_grid(self, identifier: str, values: np.ndarray) -> np.ndarray:
-        """A map from the training grid on the scan's own."""
-        managers = self.plans_manager, self.configuration_manager
-        return labels_to_original_grid(values, self.properties(identifier), *managers)
 
     # ---- checkpoints
 

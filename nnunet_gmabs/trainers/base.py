@@ -95,8 +95,6 @@ class nnUNetTrainerSparse(ResumableTrainer):
 
     def initialize(self) -> None:
         """Refuse what is not supported, seed, and build as nnU-Net does."""
-        if self.is_ddp:
-            raise NotImplementedError(f"{type(self).__name__} runs on one GPU; leave out -num_gpus")
         if self.is_cascaded:
             raise NotImplementedError(
                 f"{type(self).__name__} does not train cascades ({self.configuration_name}); "
@@ -105,10 +103,6 @@ class nnUNetTrainerSparse(ResumableTrainer):
         loaders.preprocessed_scans(self)  # nnU-Net would look there, too, and not say what is missing
         seed_everything(*self.entropy)
         super().initialize()
-
-    def _set_batch_size_and_oversample(self) -> None:
-        super()._set_batch_size_and_oversample()
-        self.batch_size = math.ceil(self.batch_size * self.config.streams.batch_share - 1e-9)
 
     def _build_loss(self) -> nn.Module:
         """The supervised term over nnU-Net's deep supervision outputs with nnU-Net's weights (1, 1/2, ..., 0)."""
@@ -120,6 +114,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
             settings.dice_weight,
             settings.cross_entropy_weight,
             settings.cross_entropy_average,
+            self.ranks.total,
         )
         if not self.enable_deep_supervision:
             return loss
@@ -219,7 +214,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
                 new = part()
                 loss = weighted_sum(new, {name: weights[name] for name in new})
             if measured:
-                norms |= gradient_norms(new, list(self.network.parameters()), self._loss_scale)
+                norms |= gradient_norms(new, [*self.network.parameters()], self._loss_scale, self.ranks.total)
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
             terms |= {name: term.detach() for name, term in new.items()}
         self._log_step(terms, weights, batch["target"])
@@ -247,6 +242,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
 
     def _step(self) -> None:
         """nnU-Net's: the gradient clipped, then a step; one that is not finite is skipped with mixed precision."""
+        self.ranks.sum_gradients(self.network.parameters())
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)

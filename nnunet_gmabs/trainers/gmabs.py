@@ -91,6 +91,7 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
             self.noise_settings.doubtful_as,
             self.noise_settings.reachable_prob,
             self.noise_settings.dice_weight,
+            self.ranks.total,
         )
         self.epoch_means.add({f"share/{name}": float(value) for name, value in shares.items()})
         return loss
@@ -106,12 +107,15 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
     def on_train_start(self) -> None:
         """A new run clears what an older one has left; a continued one makes up for what its kill has cut off."""
         if self._resume_from is None:
-            pseudo_labels.clear_rounds(self.pseudo_labels)
+            if self.ranks.writes:
+                pseudo_labels.clear_rounds(self.pseudo_labels)
+            self.ranks.wait()
             super().on_train_start()
             return
         super().on_train_start()
         relabeller = self.relabeller.on(relabelling.training_scans(self))
         lost = relabeller.missing(self.round) if self.round and self.current_epoch < self.num_epochs else []
+        lost = self.ranks.of_writer(lost)
         if lost and self.round_finished:
             self.print_to_log_file(
                 f"WARNING: {pseudo_labels.round_folder(self.pseudo_labels, self.round)} lacks {lost[0]}"
@@ -141,13 +145,17 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         """Relabel the training scans; then the checkpoint names the round, and the one before it goes."""
         relabeller = self.relabeller.on(relabelling.training_scans(self))
         try:
-            figures, examples = relabeller.run(self.teacher_module, self.round, self._progress_bar)
+            figures, examples = relabelling.run_shared(
+                relabeller, self.teacher_module, self.round, self._progress_bar, self.ranks
+            )
         except OSError as error:
             self.print_to_log_file(
                 f"WARNING: round {self.round} of relabelling failed ({error}); is the disk full? The training goes on "
                 "with the labels before, and tries again in the next round"
             )
-            pseudo_labels.remove_round(self.pseudo_labels, self.round)  # room for the next checkpoint
+            if self.ranks.writes:
+                pseudo_labels.remove_round(self.pseudo_labels, self.round)  # room for the next checkpoint
+            self.ranks.wait()
             return
         self.round_finished = True
         self.print_to_log_file(
@@ -155,10 +163,16 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         )
         if self.history:  # what had to be encoded depends on other trainings, and is no part of this one's state
             self.history[-1] |= {f"round/{name}": value for name, value in figures.items() if name != "encoded"}
-            progress.write_log(Path(self.output_folder), self.history)
+        self.save_latest()
+        if self.ranks.writes:
+            self.close_round(examples)
+        self.ranks.wait()
+
+    def close_round(self, examples: Sequence[Example]) -> None:
+        """Log and picture of a round that a checkpoint names; the round before is no longer needed."""
+        progress.write_log(Path(self.output_folder), self.history)
         if examples:
             self.draw(examples)
-        self.save_latest()
         pseudo_labels.remove_rounds_before(self.pseudo_labels, self.round)
 
     def draw(self, examples: Sequence[Example]) -> None:
@@ -170,7 +184,8 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
             self.print_to_log_file(f"WARNING: {path} could not be written ({error})")
 
     def _progress_bar(self, identifiers: Sequence[str]) -> Iterable[str]:
-        return tqdm(identifiers, f"relabelling, round {self.round}", unit=" scans", leave=False, disable=None)
+        hidden = None if self.ranks.writes else True
+        return tqdm(identifiers, f"relabelling, round {self.round}", unit=" scans", leave=False, disable=hidden)
 
     # ---- checkpoints
 

@@ -39,7 +39,8 @@ def labelled_scans(trainer: nnUNetTrainerSparse) -> tuple[list[str], list[str]]:
     identifiers = preprocessed_scans(trainer)
     managers = trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json
     require_prepared_where_it_matters(folder.parent, *managers)
-    expert.ensure_expert_labels(folder.parent, *managers, identifiers)
+    with trainer.ranks.writer_first():
+        expert.ensure_expert_labels(folder.parent, *managers, identifiers)
     return identifiers, expert.labelled_identifiers(folder.parent, folder.name, identifiers)
 
 
@@ -132,6 +133,8 @@ def _loader(
         transforms=for_sparse_labels(pipeline, labels.ignore_label, trainer._get_deep_supervision_scales(), regions),
         labelled=labelled,
         unlabelled=unlabelled,
+        whole_batch_size=trainer.whole_batch_size,
+        part=trainer.ranks.part,
         **position,
     )
 

@@ -17,7 +17,7 @@ from nnunet_gmabs.learning.ema import teacher_decay, update_teacher
 from nnunet_gmabs.learning.schedules import sigmoid_rampup
 from nnunet_gmabs.presets import MEAN_TEACHER
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
-from nnunet_gmabs.trainers.resumable import unwrap
+from nnunet_gmabs.trainers.distributed import unwrap
 
 
 class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
@@ -41,7 +41,7 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         """Build the student as nnU-Net does, and a teacher that starts as its copy."""
         super().initialize()
         self.perturbations = torch.Generator(self.device)
-        self.perturbations.manual_seed(self.config.seed)
+        self.perturbations.manual_seed(self.config.seed + 2**32 * self.ranks.rank)
         self.teacher_module = deepcopy(unwrap(self.network)).requires_grad_(False).eval()
         self.teacher: Any = torch.compile(self.teacher_module) if self._do_i_compile() else self.teacher_module
 
@@ -72,13 +72,15 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     def consistency(self, logits: Tensor, image: Tensor) -> Tensor:
         """The unsupervised term for the student's logits of unlabelled images."""
         settings, regions = self.consistency_settings, self.label_manager.has_regions
-        if not len(image) or self.progress < settings.ramp_start:
+        if self.progress < settings.ramp_start:
             return logits.sum() * 0.0
-        views = self.teacher_views(image)
+        # another rank may have unlabelled samples where this one has none, and waits for this one's share of the sums
+        views = self.teacher_views(image) if len(image) else 2 * [to_probs(logits.detach(), regions)]
         if settings.form == "mse":
-            return probability_consistency(logits, views, regions)
-        loss, kept = confident_consistency(logits, views, settings.confidence, regions)
-        self.epoch_means.add({"share/confident_voxels": float(kept)})
+            return probability_consistency(logits, views, regions, self.ranks.total)
+        loss, kept = confident_consistency(logits, views, settings.confidence, regions, self.ranks.total)
+        if len(image):
+            self.epoch_means.add({"share/confident_voxels": float(kept)})
         return loss
 
     @torch.no_grad()
@@ -112,6 +114,7 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """nnU-Net's log for the inference network; both pseudo Dice for ours."""
         sums = {k: np.sum(v, 0) for k, v in collate_outputs(val_outputs).items() if k.startswith("other_")}
+        sums = self.ranks.summed(sums)
         super().on_validation_epoch_end(val_outputs)
         with np.errstate(invalid="ignore"):
             other = (

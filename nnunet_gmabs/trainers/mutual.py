@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from torch import Tensor, nn
 
@@ -108,7 +109,14 @@ class nnUNetTrainerCMEMS(MutualTeaching, nnUNetTrainerSparse):
     def loss_parts(self, batch: dict[str, Any]) -> list[Callable[[], dict[str, Tensor]]]:
         """Supervised, image and feature terms; a batch of one sample may have no labelled one."""
         parts = super().loss_parts(batch)
-        return parts if len(batch["data"]) else [lambda: {"supervised": self._nothing()}, *parts[1:]]
+        return parts if len(batch["data"]) else [lambda: {"supervised": self._nothing_drawn(batch)}, *parts[1:]]
+
+    def _nothing_drawn(self, batch: dict[str, Any]) -> Tensor:
+        """The supervised term where this rank has no labelled sample: that of the other ranks, if any has one."""
+        classes, target = self.label_manager.num_segmentation_heads, batch["target"]
+        scales = target if isinstance(target, list) else [target]
+        logits = [torch.zeros(0, classes, *t.shape[2:], device=self.device) for t in scales]
+        return self._nothing() + self.loss(logits if isinstance(target, list) else logits[0], target)
 
     # ---- validation: nnU-Net's pseudo Dice for both networks
 
@@ -126,7 +134,7 @@ class nnUNetTrainerCMEMS(MutualTeaching, nnUNetTrainerSparse):
         peers = [{n.removeprefix("peer_"): v for n, v in o.items() if n.startswith("peer_")} for o in val_outputs]
         own = [{n: v for n, v in o.items() if not n.startswith("peer_")} for o in val_outputs]
         outputs = {"student": own, "peer": peers}
-        self._pseudo_dice = {name: mean_pseudo_dice(values) for name, values in outputs.items()}
+        self._pseudo_dice = {name: mean_pseudo_dice(values, self.ranks.summed) for name, values in outputs.items()}
         self.smoothed_dice = {n: smoothed(self.smoothed_dice[n], v) for n, v in self._pseudo_dice.items()}
         super().on_validation_epoch_end(outputs[self.inference_name])
 
@@ -140,7 +148,9 @@ class nnUNetTrainerCMEMS(MutualTeaching, nnUNetTrainerSparse):
         """Also a picture of synthetic samples, for a person to judge."""
         super().on_train_start()
         file = Path(self.output_folder, PICTURE)
-        if self.synthetic_scans is not None and (self._resume_from is None or not file.is_file()):
+        wanted = self.synthetic_scans is not None and (self._resume_from is None or not file.is_file())
+        if wanted and self.ranks.writes:
+            assert self.synthetic_scans is not None
             draw_synthetic_samples(file, self._pictures(self.synthetic_scans))
 
     def _pictures(self, scans: SyntheticScans) -> list[SyntheticPicture]:
@@ -174,9 +184,9 @@ class nnUNetTrainerCMEMS(MutualTeaching, nnUNetTrainerSparse):
         self.smoothed_dice = dict(state["smoothed_dice"])
 
 
-def mean_pseudo_dice(outputs: list[dict]) -> float:
+def mean_pseudo_dice(outputs: list[dict], summed: Callable[[dict], dict] = lambda sums: sums) -> float:
     """Mean over classes of nnU-Net's pseudo Dice of an epoch; NaN when no patch shows or predicts any class."""
-    sums = {name: np.sum(v, 0) for name, v in collate_outputs(outputs).items() if name.endswith("_hard")}
+    sums = summed({name: np.sum(v, 0) for name, v in collate_outputs(outputs).items() if name.endswith("_hard")})
     with np.errstate(invalid="ignore"):
         dice = 2 * sums["tp_hard"] / (2 * sums["tp_hard"] + sums["fp_hard"] + sums["fn_hard"])
     return float(np.nanmean(dice)) if np.isfinite(dice).any() else math.nan

@@ -20,9 +20,9 @@ from nnunet_gmabs.learning.mutual import (
 )
 from nnunet_gmabs.learning.schedules import sigmoid_rampup
 from nnunet_gmabs.learning.strong_view import apply_strong_view, draw_strong_view
+from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.encoder_decoder import EncoderDecoder
 from nnunet_gmabs.trainers.peer import Peer
-from nnunet_gmabs.trainers.resumable import unwrap
 
 if TYPE_CHECKING:
     from nnunet_gmabs.trainers.base import nnUNetTrainerSparse as Base
@@ -65,8 +65,9 @@ class MutualTeaching(Base):
         super().initialize()
         seed, fold = self.entropy
         self.peer = Peer(self, seed=2000 * seed + fold + 1)
-        self.views = torch.Generator(self.device).manual_seed(seed)
-        self.choices = torch.Generator().manual_seed(seed)
+        of_this_rank = seed + 2**32 * self.ranks.rank
+        self.views = torch.Generator(self.device).manual_seed(of_this_rank)
+        self.choices = torch.Generator().manual_seed(of_this_rank)
         self.halves: dict[int, EncoderDecoder] = {}
         if self.mutual_settings.feature is not None:
             for module in (unwrap(self.network), self.peer.module):
@@ -123,8 +124,11 @@ class MutualTeaching(Base):
     @torch.no_grad()
     def _label(self, network: Any) -> PseudoLabels | None:
         """What a network says of the weak view; None when nothing is taught."""
-        if not self.teaching or not len(self._weak):
+        if not self.teaching:
             return None
+        if not len(self._weak):  # no label, for no sample: other ranks may have some
+            labels = torch.zeros(0, 1, *self._weak.shape[2:], dtype=torch.long, device=self.device)
+            return PseudoLabels(labels, labels.bool())
         settings = self.mutual_settings
         confidence = confidence_threshold(self.progress, settings.confidence_start, settings.confidence)
         with self.autocast():
@@ -143,28 +147,38 @@ class MutualTeaching(Base):
 
     def image_term(self) -> Tensor:
         """L_image of the network in place: the other one's labels on the strong view."""
-        if self._taught is None or self._strong is None or self._boxes is None:
+        if self._taught is None:
             return self._nothing()
+        if self._strong is None or self._boxes is None:
+            return self._nothing_but_others(self._taught)
         labels, kept = (cutmix.apply_boxes(x, self._boxes) for x in (self._taught.labels, self._taught.kept))
         logits = self.full_resolution(self.network(self._strong))
-        return mutual_loss(logits, PseudoLabels(labels, kept), self.mutual_settings.dice_weight)
+        return mutual_loss(logits, PseudoLabels(labels, kept), self.mutual_settings.dice_weight, self.ranks.total)
 
     def feature_term(self) -> Tensor:
         """L_feature of the network in place: the other one's labels on the weak view with perturbed features."""
         settings = self.mutual_settings.feature
         if self._taught is None or settings is None:
             return self._nothing()
+        if not len(self._weak):
+            return self._nothing_but_others(self._taught)
         halves = self.halves[id(unwrap(self.network))]
         features = halves.encode(self._weak)
         kinds: Any = settings.kinds.split("+")
         drawn = draw_feature_perturbations(features, kinds, settings.dropout, settings.noise, self.choices, self.views)
         perturbed = [apply_feature_perturbation(f, d) for f, d in zip(features, drawn, strict=True)]
         logits = self.full_resolution(halves.decode(perturbed))
-        return mutual_loss(logits, self._taught, self.mutual_settings.dice_weight)
+        return mutual_loss(logits, self._taught, self.mutual_settings.dice_weight, self.ranks.total)
+
+    def _nothing_but_others(self, taught: PseudoLabels) -> Tensor:
+        """The term where this rank has no sample for it: what the other ranks' samples make of it, if any has one."""
+        classes = self.label_manager.num_segmentation_heads
+        logits = torch.zeros(0, classes, *taught.labels.shape[2:], device=self.device)
+        return self._nothing() + mutual_loss(logits, taught, self.mutual_settings.dice_weight, self.ranks.total)
 
     def _kept(self) -> dict[str, float]:
         """For the log: share of each class's voxels of which the teaching network is sure, and of all voxels."""
-        if self._taught is None:
+        if self._taught is None or not len(self._taught.labels):
             return {}
         shares = kept_shares(self._taught, self.label_manager.num_segmentation_heads)
         names = {f"share/kept_class_{label}": share for label, share in enumerate(shares)}
@@ -195,7 +209,8 @@ class MutualTeaching(Base):
 
     def epoch_summary(self) -> dict[str, float]:
         """Also the peer's means; its weights are the student's."""
-        means = {name: v for name, v in self.peer.epoch_means.take().items() if not name.startswith("weight/")}
+        means = self.peer.epoch_means.take(self.ranks.gather)
+        means = {name: value for name, value in means.items() if not name.startswith("weight/")}
         return {**super().epoch_summary(), **{f"{name}_peer": value for name, value in means.items()}}
 
     # ---- checkpoints

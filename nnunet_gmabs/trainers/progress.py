@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,20 @@ class EpochMeans:
             self._sums[name] = self._sums.get(name, 0.0) + (value if valid else 0.0)
             self._counts[name] = self._counts.get(name, 0) + valid
 
-    def take(self) -> dict[str, float]:
-        """The means so far, NaN where nothing counted; then starts anew."""
-        means = {n: s / self._counts[n] if self._counts[n] else math.nan for n, s in self._sums.items()}
+    def take(self, gather: Callable[[Any], list[Any]] = lambda value: [value]) -> dict[str, float]:
+        """The means so far, NaN where nothing counted; then starts anew.
+
+        Args:
+            gather: gives what several processes have noted, all of them the same; they take at the same time.
+        """
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for noted_sums, noted_counts in gather((self._sums, self._counts)):
+            for name, value in noted_sums.items():
+                sums[name] = sums.get(name, 0.0) + value
+                counts[name] = counts.get(name, 0) + noted_counts[name]
         self._sums, self._counts = {}, {}
-        return means
+        return {name: value / counts[name] if counts[name] else math.nan for name, value in sums.items()}
 
 
 def write_log(folder: Path, history: list[dict[str, Any]]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from torch import nn
 
 from nnunet_gmabs.annotation.experts import DENSE_LABELS
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
@@ -15,7 +17,9 @@ from nnunet_gmabs.data.grid import labels_to_training_grid
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.generalist.cost import cost_of_first_round, tell
 from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans, shape_in
-from nnunet_gmabs.generalist.relabel import Relabeller, Scans
+from nnunet_gmabs.generalist.relabel import Progress, Relabeller, Scans, few
+from nnunet_gmabs.generalist.votes import Example
+from nnunet_gmabs.trainers.ranks import Ranks
 
 if TYPE_CHECKING:
     from nnunet_gmabs.trainers.gmabs import nnUNetTrainerGMABS
@@ -49,6 +53,33 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
     cost = cost_of_first_round(relabeller, shape_in(Path(trainer.preprocessed_dataset_folder)))
     tell(cost, trainer.device.type == "cpu", settings.accept_hours, trainer.print_to_log_file)
     return relabeller
+
+
+def run_shared(
+    relabeller: Relabeller, network: nn.Module, number: int, progress: Progress, ranks: Ranks
+) -> tuple[dict[str, float], list[Example]]:
+    """Relabeller.run by all ranks, each its part of the scans; the one that writes completes the round.
+
+    Labelled scans come first and are waited for: they tell which views are good (relabel.min_expert_agreement).
+
+    Raises:
+        OSError: on all ranks, when a file could not be written by one.
+    """
+    if ranks.number == 1:
+        return relabeller.run(network, number, progress)
+    examples: list[Example] = []
+    labelled = relabeller.on(replace(relabeller.scans, unlabelled=[]))
+    for first_and_then in (labelled, relabeller):
+
+        def label(scans: Relabeller = first_and_then) -> None:
+            examples.extend(scans.label(network, number, progress, ranks.part))
+
+        if failed := ranks.errors(label, OSError):
+            raise OSError("; ".join(failed))
+    figures: dict[str, float] = {}
+    if failed := ranks.errors(lambda: figures.update(relabeller.close(number)) if ranks.writes else None, OSError):
+        raise OSError("; ".join(failed))
+    return ranks.of_writer(figures), few(examples)
 
 
 def dense_labels(trainer: nnUNetTrainerGMABS) -> Callable[[str], np.ndarray]:

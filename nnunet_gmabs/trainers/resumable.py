@@ -11,7 +11,6 @@ import torch
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
-from torch._dynamo import OptimizedModule
 
 from nnunet_gmabs import __version__
 from nnunet_gmabs.config import GMABSConfig
@@ -20,21 +19,18 @@ from nnunet_gmabs.files import write_json
 from nnunet_gmabs.settings import refuse_other_settings
 from nnunet_gmabs.trainers import checkpoint as checkpoints
 from nnunet_gmabs.trainers import progress, random_state
+from nnunet_gmabs.trainers.distributed import DistributedTrainer, unwrap
 from nnunet_gmabs.trainers.progress import EpochMeans
 
 FORMAT = 1
 
 
-def unwrap(network: nn.Module) -> nn.Module:
-    """The module inside torch.compile's wrapper."""
-    return network._orig_mod if isinstance(network, OptimizedModule) else network
-
-
-class ResumableTrainer(nnUNetTrainer):
+class ResumableTrainer(DistributedTrainer):
     """nnU-Net's trainer with checkpoints that predict anywhere and resume exactly.
 
     A checkpoint has nnU-Net's names and keys: network_weights is the network meant for inference and
-    trainer_name is nnUNetTrainer, so stock nnU-Net predicts with it. All else is under the key gmabs.
+    trainer_name is nnUNetTrainer, so stock nnU-Net predicts with it. All else is under the key gmabs. Checkpoints are
+    saved and loaded by all ranks at the same time, and written by one.
     """
 
     config: GMABSConfig
@@ -53,10 +49,6 @@ class ResumableTrainer(nnUNetTrainer):
         self.iteration = 0
         self.history: list[dict[str, Any]] = []
         self._resume_from: dict[str, Any] | None = None
-
-    def networks(self) -> dict[str, nn.Module]:
-        """All networks by name, unwrapped; their weights are saved and restored."""
-        return {"student": unwrap(self.network)}
 
     @property
     def inference_network(self) -> nn.Module:
@@ -80,8 +72,10 @@ class ResumableTrainer(nnUNetTrainer):
             "init_args": self.my_init_kwargs,
             "trainer_name": nnUNetTrainer.__name__,
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            "gmabs": self.state(),
+            "gmabs": self.of_all_ranks(self.state()),
         }
+        if not self.ranks.writes:
+            return
         try:
             checkpoints.save(content, Path(filename))
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
@@ -139,6 +133,10 @@ class ResumableTrainer(nnUNetTrainer):
             writer = content.get("trainer_name") if state is None else state["trainer"]
             raise InputError(f"{name}: written by {writer}; continue it with -tr {writer}")
         refuse_other_settings(state["config"], self.config, name)
+        epochs = self.ranks.gather(content["current_epoch"])
+        if len({*epochs}) > 1:
+            raise InputError(f"{name}: the processes read checkpoints of epochs {epochs}; do they share one disk?")
+        state = self.of_this_rank(state)
         self.my_init_kwargs = content["init_args"]
         self.current_epoch = content["current_epoch"]
         self.logger.load_checkpoint(content["logging"])
@@ -163,6 +161,8 @@ class ResumableTrainer(nnUNetTrainer):
         """nnU-Net's start; a new run sets an older run's checkpoints aside, and notes its settings."""
         super().on_train_start()
         folder = Path(self.output_folder)
+        if not self.ranks.writes:
+            return
         if self._resume_from is None:
             moved = checkpoints.set_aside(folder)
             if moved:
@@ -176,13 +176,16 @@ class ResumableTrainer(nnUNetTrainer):
     def on_train_end(self) -> None:
         """nnU-Net's end, which leaves checkpoint_final.pth alone beside `best`."""
         super().on_train_end()
-        Path(self.output_folder, checkpoints.PREVIOUS).unlink(missing_ok=True)
+        if self.ranks.writes:
+            Path(self.output_folder, checkpoints.PREVIOUS).unlink(missing_ok=True)
 
     def on_epoch_start(self) -> None:
         """Restore random states here: building the data loaders before has drawn from them."""
         super().on_epoch_start()
         if self._resume_from is not None:
             random_state.restore(self._resume_from["random"], self.device)
+            if "reseed" in self._resume_from:
+                random_state.seed_everything(*self._resume_from["reseed"])
             # no entries when either of the two trainings had data workers
             for loader, drawn in zip(self._loaders_in_this_process(), self._resume_from["batches_drawn"], strict=False):
                 loader.batches_drawn = drawn
@@ -192,14 +195,16 @@ class ResumableTrainer(nnUNetTrainer):
         """nnU-Net's end of an epoch, with `best` settled before `latest` is written, and our log."""
         if self._best_ema is not None and self._best_ema != self._best_ema:
             self._best_ema = None  # NaN compares false with every later value
-        self.history.append({"epoch": self.current_epoch, **self.epoch_means.take(), **self.epoch_summary()})
+        means = self.epoch_means.take(self.ranks.gather)
+        self.history.append({"epoch": self.current_epoch, **means, **self.epoch_summary()})
         save_every, self.save_every = self.save_every, self.num_epochs + 1
         super().on_epoch_end()
         self.save_every = save_every
         if self.current_epoch % save_every == 0 and self.current_epoch < self.num_epochs:
             self.save_latest()
-        progress.write_log(Path(self.output_folder), self.history)
-        progress.plot_log(Path(self.output_folder), self.history)
+        if self.ranks.writes:
+            progress.write_log(Path(self.output_folder), self.history)
+            progress.plot_log(Path(self.output_folder), self.history)
 
     def save_latest(self) -> None:
         """Write checkpoint_latest.pth between two epochs."""

@@ -1,5 +1,6 @@
 """What the end-to-end tests share: two tiny data sets, prepared once."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -23,6 +24,21 @@ def regions(tmp_path_factory):
         labels={"background": 0, "both": [1, 2], "right": [2], "ignore": 3},
         regions_class_order=[1, 2],
     )
+
+
+@pytest.fixture(scope="session")
+def of_size(project, tmp_path_factory):
+    """The tiny data set with plans of a batch size."""
+
+    def copy(batch_size):
+        own = project.copy(tmp_path_factory.mktemp(f"batch_of_{batch_size}"))
+        plans = json.loads((own.pre / f"{tiny.PLANS}.json").read_text())
+        plans["configurations"]["3d_fullres"]["batch_size"] = batch_size
+        own.edit(f"{tiny.PLANS}.json", **plans)
+        return own
+
+    made = {}
+    return lambda batch_size: made.setdefault(batch_size, copy(batch_size))
 
 
 @pytest.fixture(scope="session")

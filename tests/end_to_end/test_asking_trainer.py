@@ -48,8 +48,12 @@ def training(project, folder, **changes):
 
 @pytest.fixture(scope="module")
 def oracle(project, tmp_path_factory):
-    """The tiny data set with dense labels of its unlabelled scans."""
-    copy = project.copy(tmp_path_factory.mktemp("oracle"))
+    return with_dense_labels(project, tmp_path_factory.mktemp("oracle"))
+
+
+def with_dense_labels(project, folder):
+    """A copy of the data set with dense labels of its unlabelled scans, too."""
+    copy = project.copy(folder)
     raw = RawFolder(copy.raw)
     (copy.raw / "labelsTr_dense").mkdir()
     for identifier in raw.scans():

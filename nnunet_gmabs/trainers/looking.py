@@ -1,0 +1,121 @@
+"""Looking at unlabelled scans before an expert is asked: what the networks say of them, and what they look like."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nnunet_gmabs.active.diversity import image_descriptor, intensity_histogram
+from nnunet_gmabs.active.scores import disagreement, normalised_entropy, uncertain_fraction
+from nnunet_gmabs.active.select import STRATEGIES, Strategy
+from nnunet_gmabs.config import ActiveConfig
+from nnunet_gmabs.data.grid import TrainingGrid, labels_to_original_grid
+from nnunet_gmabs.inference import SlidingWindows
+from nnunet_gmabs.learning.schedules import uncertainty_threshold
+from nnunet_gmabs.trainers.distributed import unwrap
+from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of one unlabelled scan, on the training grid; the labels only on the rank that has looked."""
+
+    labels: np.ndarray | None
+    score: float = 0.0
+    features: np.ndarray | None = None
+
+
+class LooksAtScans(nnUNetTrainerMeanTeacher):
+    """Mixin: scores, features and labels of scans for the strategy that is set."""
+
+    @property
+    def active_settings(self) -> ActiveConfig:
+        """Whom to ask, when, and for what."""
+        assert self.config.active is not None
+        return self.config.active
+
+    @property
+    def strategy(self) -> Strategy:
+        """By which scans and planes are chosen."""
+        return STRATEGIES[self.active_settings.strategy]
+
+    def looks(self, identifiers: Sequence[str]) -> dict[str, Look]:
+        """What is known of some scans; ranks share them out, and tell each other all but the labels."""
+        hidden = None if self.ranks.writes else True
+        own = identifiers[self.ranks.part]
+        bar = tqdm(own, "looking for scans to ask for", unit=" scans", leave=False, disable=hidden)
+        looks = {identifier: self.look(identifier) for identifier in bar}
+        known: dict[str, Look] = {}
+        for of_rank in self.ranks.gather({name: replace(look, labels=None) for name, look in looks.items()}):
+            known |= of_rank
+        return {identifier: looks.get(identifier, known[identifier]) for identifier in identifiers}
+
+    def proposals(self, looks: dict[str, Look], identifiers: Sequence[str]) -> dict[str, np.ndarray]:
+        """The labels of some of the scans looked at, on their own grids; the same on all ranks."""
+        own = {i: labels for i in identifiers if (labels := looks[i].labels) is not None}
+        found: dict[str, np.ndarray] = {}
+        for of_rank in self.ranks.gather({i: self.on_own_grid(i, labels) for i, labels in own.items()}):
+            found |= of_rank
+        return {identifier: found[identifier] for identifier in identifiers}
+
+    def look(self, identifier: str) -> Look:
+        """Score and describe one scan as the strategy wants it. The student scores (paper)."""
+        strategy = self.strategy
+        features = self.features(identifier) if strategy.features else None
+        if not strategy.needs_model:
+            return Look(np.zeros(self.image(identifier).shape[1:], np.uint8), features=features)
+        probs = self.probs(unwrap(self.network), identifier)
+        labels = probs.argmax(0).astype(np.uint8)
+        score = 0.0
+        if strategy.score == "uncertainty":
+            score = uncertain_fraction(probs, uncertainty_threshold(self.progress))
+        elif strategy.score == "disagreement":
+            score = disagreement(labels, self.probs(self.teacher_module, identifier).argmax(0))
+        return Look(labels, score, features)
+
+    def features(self, identifier: str) -> np.ndarray:
+        """Histograms of all channels, or a descriptor of the image."""
+        image = self.image(identifier)
+        if self.strategy.features == "histogram":
+            return np.concatenate([intensity_histogram(channel) for channel in image])
+        grid = TrainingGrid.from_properties(self.properties(identifier), self.plans_manager, self.configuration_manager)
+        return image_descriptor(image, grid.spacing)
+
+    def entropy_of(self, identifier: str) -> np.ndarray:
+        """(X, Y, Z) of one scan on its own grid: how unsure the student is."""
+        entropy = normalised_entropy(self.probs(unwrap(self.network), identifier))
+        return self.on_own_grid(identifier, entropy)
+
+    # ---- scans on the training grid, and back
+
+    def image(self, identifier: str) -> np.ndarray:
+        """(channels, X, Y, Z), preprocessed."""
+        return blosc2.open(urlpath=str(Path(self.preprocessed_dataset_folder, f"{identifier}.b2nd")), mode="r")[:]
+
+    def properties(self, identifier: str) -> dict[str, Any]:
+        """What nnU-Net's preprocessor stored for a scan."""
+        with open(Path(self.preprocessed_dataset_folder, f"{identifier}.pkl"), "rb") as f:
+            return pickle.load(f)
+
+    def probs(self, network: torch.nn.Module, identifier: str) -> np.ndarray:
+        """(C, X, Y, Z) of one network, which stays in the mode it was in."""
+        training = network.training
+        network.eval()
+        image = torch.from_numpy(np.ascontiguousarray(self.image(identifier), np.float32))
+        patch_size, half = self.configuration_manager.patch_size, self.config.cpu_bfloat16
+        probs = SlidingWindows(image, network, patch_size, self.device, cpu_bfloat16=half).probs()
+        network.train(training)
+        return probs.numpy()
+
+    def on_own_grid(self, identifier: str, values: np.ndarray) -> np.ndarray:
+        """A map from the training grid on the scan's own."""
+        managers = self.plans_manager, self.configuration_manager
+        return labels_to_original_grid(values, self.properties(identifier), *managers)
