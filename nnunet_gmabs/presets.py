@@ -49,6 +49,12 @@ GM_ABS_PAPER = replace(
 )
 """The preset `paper`, with its prompts and weights."""
 
+MEAN_TEACHER_SYNTHETIC = replace(MEAN_TEACHER, synthetic=SyntheticConfig(exemplars="all"))
+"""The mean teacher, and every second labelled sample with pasted objects of the labelled scans."""
+
+GM_ABS_SYNTHETIC = replace(GM_ABS, synthetic=SyntheticConfig(exemplars="all"))
+"""GM-ABS, likewise."""
+
 GM_ABS_ACTIVE = replace(GM_ABS, active=ActiveConfig())
 """GM-ABS whole: with active cross-labelling."""
 

@@ -108,8 +108,9 @@ class SyntheticScans:
             rng: the only source of randomness.
 
         Returns:
-            image, labels (encoded as in expert files), pseudo labels as the data set gives them, class locations by
-            nnU-Net's keys, and the box (first, stop) with everything that was pasted.
+            image, labels (encoded as in expert files), pseudo labels (all unknown: what is known of the scan does not
+            hold where something is pasted; None where the data set has none), class locations by nnU-Net's keys, and
+            the box (first, stop) with everything that was pasted.
         """
         image, labels, pseudo, _ = self.scans.load_case(identifier)
         placed = self._draw_objects(image.shape, rng)
@@ -134,6 +135,8 @@ class SyntheticScans:
                 self._as_background if dense else None,
             ),
         )
+        if pseudo is not None:
+            pseudo = np.broadcast_to(np.int16(self.unknown), pseudo.shape)
         return *overlays, pseudo, self._locations(drawn, changed, start, rng), (start, stop)
 
     def _draw_objects(self, shape: Sequence[int], rng: np.random.Generator) -> list[tuple[tuple[int, ...], CutOut]]:

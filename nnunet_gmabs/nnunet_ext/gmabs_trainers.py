@@ -19,7 +19,9 @@ from nnunet_gmabs.trainers.variants import (
     nnUNetTrainerGMABSNoDenoise,
     nnUNetTrainerGMABSNoGeneralist,
     nnUNetTrainerGMABSPaper,
+    nnUNetTrainerGMABSSynthetic,
     nnUNetTrainerMeanTeacherPaper,
+    nnUNetTrainerMeanTeacherSynthetic,
     nnUNetTrainerSparseHalfBatch,
 )
 
@@ -35,8 +37,10 @@ __all__ = [
     "nnUNetTrainerGMABSNoDenoise",
     "nnUNetTrainerGMABSNoGeneralist",
     "nnUNetTrainerGMABSPaper",
+    "nnUNetTrainerGMABSSynthetic",
     "nnUNetTrainerMeanTeacher",
     "nnUNetTrainerMeanTeacherPaper",
+    "nnUNetTrainerMeanTeacherSynthetic",
     "nnUNetTrainerSparse",
     "nnUNetTrainerSparseHalfBatch",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,25 +12,16 @@ from nnunetv2.utilities.collate_outputs import collate_outputs
 from torch import Tensor, nn
 
 from nnunet_gmabs.config import GMABSConfig
-from nnunet_gmabs.data.dataset import SparseDataset
-from nnunet_gmabs.data.exemplar_loader import ExemplarLoader
-from nnunet_gmabs.data.exemplars import drawn_voxels, find_exemplars
-from nnunet_gmabs.data.expert import decode
-from nnunet_gmabs.data.loader import TwoStreamLoader
-from nnunet_gmabs.data.synthetic_scans import SyntheticScans
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.presets import CMEMS
-from nnunet_gmabs.report.synthetic_samples import SyntheticPicture, draw_synthetic_samples
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.mutual_teaching import MutualTeaching
+from nnunet_gmabs.trainers.synthetic_samples import SyntheticSamples
 
 SMOOTHING = 0.9  # of pseudo Dice over epochs, nnU-Net's own
-PICTURE = "synthetic_samples.png"
-PICTURED = 4  # samples
-AROUND = 12  # voxels around the pasted box in the picture
 
 
-class nnUNetTrainerCMEMS(MutualTeaching, nnUNetTrainerSparse):
+class nnUNetTrainerCMEMS(MutualTeaching, SyntheticSamples, nnUNetTrainerSparse):
     """L = L_supervised + lambda r(progress) (L_image + L_feature), for two networks (En & Guo, AISTATS 2024).
 
     The labelled samples of a batch are of labelled scans and synthetic ones in equal shares, all others are unlabelled.
@@ -39,7 +29,6 @@ class nnUNetTrainerCMEMS(MutualTeaching, nnUNetTrainerSparse):
     """
 
     config: GMABSConfig = CMEMS
-    synthetic_scans: SyntheticScans | None = None
 
     def initialize(self) -> None:
         """Build both networks."""
@@ -59,39 +48,6 @@ class nnUNetTrainerCMEMS(MutualTeaching, nnUNetTrainerSparse):
     def inference_network(self) -> nn.Module:
         """The network that checkpoints hold for prediction."""
         return self.peer.network if self.inference_name == "peer" else self.network
-
-    # ---- data
-
-    def get_dataloaders(self):
-        """The two streams; the labelled one with synthetic samples."""
-        if not self.scans.unlabelled:
-            raise InputError(
-                f"{type(self).__name__} needs unlabelled scans, and there are none; add scans without label files and "
-                "run gmabs prepare, or train nnUNetTrainerSparse"
-            )
-        return super().get_dataloaders()
-
-    def training_loader(self, data: SparseDataset, *args: Any, **options: Any) -> TwoStreamLoader:
-        """A loader that also makes synthetic samples."""
-        settings = self.config.synthetic
-        if settings is None or settings.share == 0:
-            return super().training_loader(data, *args, **options)
-        folder = Path(self.preprocessed_dataset_folder)
-        drawn = drawn_voxels(folder.parent, folder.name, self.scans.labelled)
-        classes = {
-            str(name): int(label)
-            for name, label in self.dataset_json["labels"].items()
-            if label in self.label_manager.foreground_labels
-        }
-        exemplars = find_exemplars(settings.exemplars, drawn, classes)
-        self.print_to_log_file(f"objects of synthetic samples are cut out of {', '.join(exemplars)}")
-        _, flat, _, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        spacing = list(self.configuration_manager.spacing)
-        if len(spacing) == 2:
-            spacing = [self.plans_manager.original_median_spacing_after_transp[0], *spacing]
-            flat = True
-        self.synthetic_scans = SyntheticScans(data, exemplars, settings, spacing, flat)
-        return ExemplarLoader(self.synthetic_scans, *args, synthetic_share=settings.share, **options)
 
     # ---- the objective
 
@@ -142,30 +98,7 @@ class nnUNetTrainerCMEMS(MutualTeaching, nnUNetTrainerSparse):
         """Pseudo Dice of both networks on the validation scans' labelled voxels."""
         return {**super().epoch_summary(), **{f"pseudo_dice/{n}": v for n, v in self._pseudo_dice.items()}}
 
-    # ---- start, end, checkpoints
-
-    def on_train_start(self) -> None:
-        """Also a picture of synthetic samples, for a person to judge."""
-        super().on_train_start()
-        file = Path(self.output_folder, PICTURE)
-        wanted = self.synthetic_scans is not None and (self._resume_from is None or not file.is_file())
-        if wanted and self.ranks.writes:
-            assert self.synthetic_scans is not None
-            draw_synthetic_samples(file, self._pictures(self.synthetic_scans))
-
-    def _pictures(self, scans: SyntheticScans) -> list[SyntheticPicture]:
-        """Some samples, cropped to what is pasted; drawn apart from the training's."""
-        rng = np.random.default_rng([*self.entropy, 1])
-        pictures = []
-        for _ in range(PICTURED):
-            identifier = str(rng.choice(self.scans.unlabelled))
-            image, labels, _, _, (start, stop) = scans.make(identifier, rng)
-            low, high = np.maximum(start - AROUND, 0), np.minimum(stop + AROUND, labels.shape[1:])
-            box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-            before = np.array(scans.scans.load_case(identifier)[0][(slice(0, 1), *box)])[0]
-            after, drawn = image[(slice(None), *box)][0], decode(labels[(slice(None), *box)])[0]
-            pictures.append(SyntheticPicture(identifier, before, after, drawn, scans.unknown, scans.spacing))
-        return pictures
+    # ---- end, checkpoints
 
     def on_train_end(self) -> None:
         """Say which network checkpoint_final.pth predicts with."""

@@ -3,13 +3,24 @@
 from dataclasses import replace
 
 from nnunet_gmabs.config import MutualConfig, NoiseTolerantConfig, StreamsConfig
-from nnunet_gmabs.presets import CMEMS, GM_ABS, GM_ABS_ACTIVE, GM_ABS_MUTUAL, GM_ABS_PAPER, MEAN_TEACHER_PAPER, SPARSE
+from nnunet_gmabs.presets import (
+    CMEMS,
+    GM_ABS,
+    GM_ABS_ACTIVE,
+    GM_ABS_MUTUAL,
+    GM_ABS_PAPER,
+    GM_ABS_SYNTHETIC,
+    MEAN_TEACHER_PAPER,
+    MEAN_TEACHER_SYNTHETIC,
+    SPARSE,
+)
 from nnunet_gmabs.trainers.asking import AsksExpert
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.gmabs import nnUNetTrainerGMABS
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_gmabs.trainers.mutual import nnUNetTrainerCMEMS
 from nnunet_gmabs.trainers.mutual_teaching import MutualTeaching
+from nnunet_gmabs.trainers.synthetic_samples import SyntheticSamples
 
 
 class nnUNetTrainerSparseHalfBatch(nnUNetTrainerSparse):
@@ -22,6 +33,12 @@ class nnUNetTrainerMeanTeacherPaper(nnUNetTrainerMeanTeacher):
     """GM-ABS's supervision and consistency with the weights of its released program."""
 
     config = MEAN_TEACHER_PAPER
+
+
+class nnUNetTrainerMeanTeacherSynthetic(SyntheticSamples, nnUNetTrainerMeanTeacher):
+    """The mean teacher that also learns from synthetic samples, as CMEMS does."""
+
+    config = MEAN_TEACHER_SYNTHETIC
 
 
 class nnUNetTrainerCMEMSNoImage(nnUNetTrainerCMEMS):
@@ -76,3 +93,9 @@ class nnUNetTrainerGMABSMutual(MutualTeaching, nnUNetTrainerGMABS):
     """GM-ABS whose student has a peer: each also learns from the other's confident labels, as in CMEMS."""
 
     config = GM_ABS_MUTUAL
+
+
+class nnUNetTrainerGMABSSynthetic(SyntheticSamples, nnUNetTrainerGMABS):
+    """GM-ABS that also learns from synthetic samples, as CMEMS does."""
+
+    config = GM_ABS_SYNTHETIC
