@@ -20,6 +20,9 @@ SPARSE = GMABSConfig(
 )
 """Labelled scans only, one network."""
 
+SPARSE_SYNTHETIC = replace(SPARSE, synthetic=SyntheticConfig(exemplars="all"))
+"""Labelled scans, and every second sample with their objects pasted into an unlabelled scan."""
+
 MEAN_TEACHER = GMABSConfig(streams=StreamsConfig(batch_share=1.25, labelled_share=0.8))
 """All labelled samples that nnU-Net would see, and a quarter as many unlabelled ones. In place of labelled ones, as in
 the paper, unlabelled samples cost more than they gave (docs/study.md)."""
@@ -49,11 +52,11 @@ GM_ABS_PAPER = replace(
 )
 """The preset `paper`, with its prompts and weights."""
 
-MEAN_TEACHER_SYNTHETIC = replace(MEAN_TEACHER, synthetic=SyntheticConfig(exemplars="all"))
-"""The mean teacher, and every second labelled sample with pasted objects of the labelled scans."""
+MEAN_TEACHER_SYNTHETIC = replace(MEAN_TEACHER, synthetic=SPARSE_SYNTHETIC.synthetic)
+"""The same beside the mean teacher."""
 
-GM_ABS_SYNTHETIC = replace(GM_ABS, synthetic=SyntheticConfig(exemplars="all"))
-"""GM-ABS, likewise."""
+GM_ABS_SYNTHETIC = replace(GM_ABS, synthetic=SPARSE_SYNTHETIC.synthetic)
+"""The same beside GM-ABS."""
 
 GM_ABS_ACTIVE = replace(GM_ABS, active=ActiveConfig())
 """GM-ABS whole: with active cross-labelling."""

@@ -106,6 +106,14 @@ def test_a_synthetic_scan_shows_all_classes_and_is_unknown_elsewhere():
     assert image.shape == (2, *SHAPE) and np.isfinite(image).all()
 
 
+def test_nothing_is_believed_about_a_synthetic_scan_that_was_said_about_the_scan():
+    scans = Scans()
+    scans.load_case = lambda name: (*scans.cases[name], np.ones(SHAPE, np.int16), {"class_locations": {}})
+    pseudo = synthetic(scans).make("scan", np.random.default_rng(0))[2]
+    assert pseudo.shape == SHAPE and (pseudo == UNKNOWN).all() and pseudo.dtype == np.int16
+    assert synthetic().make("scan", np.random.default_rng(0))[2] is None
+
+
 def test_nothing_is_written_into_the_scan():
     scans = Scans()
     before = [array.copy() for array in scans.cases["scan"]]

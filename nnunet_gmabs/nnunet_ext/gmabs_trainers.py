@@ -23,6 +23,7 @@ from nnunet_gmabs.trainers.variants import (
     nnUNetTrainerMeanTeacherPaper,
     nnUNetTrainerMeanTeacherSynthetic,
     nnUNetTrainerSparseHalfBatch,
+    nnUNetTrainerSparseSynthetic,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "nnUNetTrainerMeanTeacherSynthetic",
     "nnUNetTrainerSparse",
     "nnUNetTrainerSparseHalfBatch",
+    "nnUNetTrainerSparseSynthetic",
 ]

@@ -65,13 +65,14 @@ def build(trainer: nnUNetTrainerSparse):
     # a settings file for all trainers of a data set may set the share; without an unsupervised term it has no meaning
     scans = trainer.scans
     share = trainer.config.streams.labelled_share if trainer.uses_unlabelled else 1.0
+    used = share < 1 or trainer.config.synthetic is not None  # objects are pasted into unlabelled scans
     unlabelled = trainer.unlabelled_stream
     if share < 1 and not unlabelled:
         trainer.print_to_log_file("no unlabelled scan: the unlabelled stream draws from the labelled scans, anywhere")
         unlabelled = scans.labelled
     trainer.print_to_log_file(
         f"{len(scans.labelled)} labelled scans, {len(scans.unlabelled)} unlabelled ones"
-        f"{'' if share < 1 else ' (not used)'}, validation on {len(scans.validation)} labelled ones"
+        f"{'' if used else ' (not used)'}, validation on {len(scans.validation)} labelled ones"
         f"{', which are also trained on' if set(scans.validation) & set(scans.labelled) else ''}"
     )
     workers = max(1, get_allowed_n_proc_DA())
@@ -79,7 +80,7 @@ def build(trainer: nnUNetTrainerSparse):
     loaders = (
         _loader(
             trainer,
-            (scans.labelled, unlabelled if share < 1 else []),
+            (scans.labelled, unlabelled if used else []),
             initial_patch_size,
             training,
             make=trainer.training_loader,

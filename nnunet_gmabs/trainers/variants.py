@@ -13,6 +13,7 @@ from nnunet_gmabs.presets import (
     MEAN_TEACHER_PAPER,
     MEAN_TEACHER_SYNTHETIC,
     SPARSE,
+    SPARSE_SYNTHETIC,
 )
 from nnunet_gmabs.trainers.asking import AsksExpert
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
@@ -33,6 +34,12 @@ class nnUNetTrainerMeanTeacherPaper(nnUNetTrainerMeanTeacher):
     """GM-ABS's supervision and consistency with the weights of its released program."""
 
     config = MEAN_TEACHER_PAPER
+
+
+class nnUNetTrainerSparseSynthetic(SyntheticSamples, nnUNetTrainerSparse):
+    """Sparse that also learns from synthetic samples, as CMEMS does, and has one network."""
+
+    config = SPARSE_SYNTHETIC
 
 
 class nnUNetTrainerMeanTeacherSynthetic(SyntheticSamples, nnUNetTrainerMeanTeacher):

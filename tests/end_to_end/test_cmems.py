@@ -207,6 +207,15 @@ def test_half_of_the_labelled_samples_are_synthetic_and_show_pasted_classes(star
     assert shown == {0, 1, 2, 3}
 
 
+def test_one_network_alone_can_learn_from_them_too(project, tmp_path):
+    trainer = start(Training(project, tmp_path, "nnUNetTrainerSparseSynthetic"))
+    names = [name for _ in range(10) for name in next(trainer.dataloader_train)["keys"]]
+    synthetic = [name.removeprefix("synthetic/") for name in names if name.startswith("synthetic/")]
+    assert len(synthetic) == len(names) / 2 and set(synthetic) <= set(trainer.scans.unlabelled)
+    assert set(names) - {f"synthetic/{name}" for name in synthetic} <= set(trainer.scans.labelled)
+    assert math.isfinite(step(trainer)["loss"])
+
+
 def test_without_synthetic_part_there_are_none(project, tmp_path):
     trainer = start(Training(project, tmp_path, "nnUNetTrainerCMEMSNoSynthetic", settings=SURE))
     assert trainer.synthetic_scans is None

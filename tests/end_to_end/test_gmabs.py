@@ -215,3 +215,20 @@ def test_with_a_peer_both_networks_learn_all_terms(project, tmp_path):
     networks = tiny.load(one.final)["gmabs"]["networks"]
     assert networks.keys() == {"student", "teacher", "peer"}
     assert len(tiny.differences(networks["student"], networks["peer"])) > 0
+
+
+def test_synthetic_samples_come_beside_those_with_pseudo_labels(project, tmp_path):
+    one = training(project, tmp_path, GMABS + "Synthetic")
+    one.here()
+    log = one.log()
+    assert "objects of synthetic samples are cut out of scan_00, scan_01, scan_02" in log
+    assert (one.output / "synthetic_samples.png").is_file() and tiny.read_log(one)[2]["loss/noise_tolerant"] > 0
+    trainer = one.build()
+    loader = trainer.get_dataloaders()[0]
+    known = {True: [], False: []}  # whether anything is, by whether the sample is synthetic
+    for _ in range(8):
+        batch = next(loader)
+        for name, labelled, pseudo in zip(batch["keys"], batch["labelled"], batch["pseudo"], strict=True):
+            assert labelled or not name.startswith("synthetic/")
+            known[name.startswith("synthetic/")].append(bool((pseudo != 3).any()))
+    assert known[True] and not any(known[True]) and any(known[False])
