@@ -52,6 +52,7 @@ def in_processes(number, folder, function, *args, preload=PRELOADED, seconds=SEC
 
 def _child(place, rank, number, function, args):
     store = f"file://{place}/store"
+    faulthandler.enable()
     faulthandler.dump_traceback_later(SECONDS - 10)  # says where it waits for the others
     dist.init_process_group("gloo", store, rank=rank, world_size=number, timeout=timedelta(seconds=SECONDS))
     try:

@@ -27,7 +27,7 @@ def trained(training, batches=None, stop=None, **options):
     def watched(trainer, batch):
         if trainer.iteration == stop:
             raise KeyboardInterrupt
-        seen[:] = [trainer, *seen[1:], batch]
+        seen[:] = [trainer]
         return step(trainer, batch)
 
     def fixed(trainer):
@@ -42,12 +42,11 @@ def trained(training, batches=None, stop=None, **options):
             training.here(**options)
         except KeyboardInterrupt:
             return None
-    trainer, first_batch, *_ = seen
+    [trainer] = seen
     return {
         "history": trainer.history,
         "train_losses": [float(loss) for loss in trainer.logger.get_value("train_losses", None)],
         "samples": trainer.batch_size,
-        "first batch": first_batch["data"].numpy(),
         "weights": {name: [p.detach().numpy() for p in n.parameters()] for name, n in trainer.networks().items()},
     }
 

@@ -2,9 +2,11 @@
 
 import functools
 import json
+import random
 import sys
 from unittest import mock
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -26,8 +28,8 @@ ALL_OF_IT = tiny.merge(tiny.merge(tiny.MEAN_TEACHER_SETTINGS, ROUNDS), SURE)
 def uninterrupted(of_size, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     one = Training(of_size(4), folder, BOTH, settings=ALL_OF_IT)
-    results = in_processes(2, folder, trained, one)
-    return tiny.load(one.final), results
+    in_processes(2, folder, trained, one)
+    return tiny.load(one.final)
 
 
 def stopped_in_an_epoch(training):
@@ -54,16 +56,30 @@ def test_stopped_and_continued_equals_uninterrupted_bit_for_bit(stopped, uninter
     one = Training(of_size(4), tmp_path, BOTH, settings=ALL_OF_IT)
     assert in_processes(2, tmp_path, stopped, one) == [None, None]
     in_processes(2, tmp_path, continued, one)
-    assert tiny.differences(tiny.load(one.final), uninterrupted[0]) == []
+    assert tiny.differences(tiny.load(one.final), uninterrupted) == []
 
 
-def test_the_processes_draw_numbers_of_their_own(uninterrupted):
-    first, second = (result["first batch"] for result in uninterrupted[1])
-    assert first.shape == second.shape and (first != second).mean() > 0.5
+def numbers_for_data(training):
+    """What the generators give when the data loaders are built."""
+    trainer, drawn = training.build(), []
+
+    def draw():
+        drawn.extend([random.random(), float(np.random.random()), float(torch.rand(()))])
+        return None, None
+
+    with mock.patch.dict("os.environ", training.environment()), mock.patch.object(trainer, "get_dataloaders", draw):
+        trainer.on_train_start()
+    return drawn
+
+
+def test_the_processes_draw_numbers_of_their_own_the_first_one_those_of_a_training_alone(of_size, tmp_path):
+    alone = numbers_for_data(Training(of_size(4), tmp_path / "one"))
+    first, second = in_processes(2, tmp_path, numbers_for_data, Training(of_size(4), tmp_path / "two"))
+    assert first == alone and not {*first} & {*second}
 
 
 def test_a_checkpoint_has_the_random_states_of_both_processes(uninterrupted):
-    first, second = uninterrupted[0]["gmabs"]["ranks"]
+    first, second = uninterrupted["gmabs"]["ranks"]
     assert {"random", "batches_drawn", "perturbations", "mutual_generators"} == first.keys() == second.keys()
     for name in ("random", "perturbations", "mutual_generators"):
         assert tiny.differences(first[name], second[name]) != []
