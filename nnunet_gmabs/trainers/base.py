@@ -160,11 +160,6 @@ class nnUNetTrainerSparse(ResumableTrainer):
         """Whether batches have unlabelled samples, as streams.labelled_share says."""
         return self.config.consistency is not None
 
-    @property
-    def unlabelled_stream(self) -> list[str]:
-        """The scans that unlabelled samples are drawn from."""
-        return self.scans.unlabelled
-
     def training_loader(self, data: SparseDataset, *args: Any, **options: Any) -> TwoStreamLoader:
         """The loader of training batches; arguments as nnU-Net's and TwoStreamLoader's."""
         return TwoStreamLoader(data, *args, **options)

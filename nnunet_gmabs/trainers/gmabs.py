@@ -49,11 +49,6 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         """Folder of the rounds; the data loader takes the newest complete one."""
         return Path(self.output_folder, "pseudo_labels")
 
-    @property
-    def unlabelled_stream(self) -> list[str]:
-        """Those that get pseudo labels: samples of others would have nothing for the noise-tolerant term."""
-        return relabelling.relabelled(self) or self.scans.unlabelled
-
     def initialize(self) -> None:
         """Also load the generalist: a training that cannot use it stops here, not after hours."""
         if self.label_manager.has_regions:

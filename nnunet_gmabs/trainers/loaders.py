@@ -66,7 +66,7 @@ def build(trainer: nnUNetTrainerSparse):
     scans = trainer.scans
     share = trainer.config.streams.labelled_share if trainer.uses_unlabelled else 1.0
     used = share < 1 or trainer.config.synthetic is not None  # objects are pasted into unlabelled scans
-    unlabelled = trainer.unlabelled_stream
+    unlabelled = scans.unlabelled
     if share < 1 and not unlabelled:
         trainer.print_to_log_file("no unlabelled scan: the unlabelled stream draws from the labelled scans, anywhere")
         unlabelled = scans.labelled
