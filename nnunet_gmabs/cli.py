@@ -27,6 +27,7 @@ COMMANDS = {
     "relabel": "relabel",
     "evaluate": "evaluate",
     "export": "export",
+    "postprocessing": "postprocessing",
     "report": "report",
 }
 

@@ -37,14 +37,13 @@ from typing import Any
 import numpy as np
 from benchmark_data import Data
 from benchmark_grid import ALL_DENSE, Cell, Grid
+from benchmark_scores import POSTPROCESSED, postprocessed_dice, scores_of
 
 from nnunet_gmabs import __version__
 from nnunet_gmabs.demo.nnunet_commands import STOCK, find_command
 from nnunet_gmabs.demo.stock import Schedule, with_trainer_folder, write_stock_trainer
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically, write_json
-from nnunet_gmabs.report.dice import dice_per_class
-from nnunet_gmabs.report.surface import surface_scores_per_class
 
 
 class Commands:
@@ -157,10 +156,8 @@ class Benchmark:
         predict = ["-d", int(dataset[7:10]), "-i", images, "-o", output, "-c", "3d_fullres", "-f", 0, *model]
         self.command(name, "nnUNetv2_predict", *predict, "-npp", 1, "-nps", 1, "--disable_tta")
         folder = next((self.work / "results" / name).glob("*/*/fold_0"))
-        scores = {"dice": dice_per_class(output, truth, self.classes)}
-        scores["hd95_mm"], scores["nsd"] = surface_scores_per_class(
-            output, truth, self.classes, self.grid.nsd_tolerance_mm
-        )
+        scores = scores_of(output, truth, self.classes, self.grid.nsd_tolerance_mm)
+        scores |= postprocessed_dice(output, truth, self.classes, self.trained_on(cell))
         used = self.used(cell, folder)
         result = {
             **asdict(cell),
@@ -179,6 +176,19 @@ class Benchmark:
         mean = np.nanmean([value for scan in scores["dice"].values() for value in scan.values()])
         print(f"{name}: Dice {100 * mean:.1f}, {seconds / 60:.1f} min", flush=True)
         self.write_csv()
+
+    def trained_on(self, cell: Cell) -> Path:
+        """The raw data set of a training."""
+        return self.work / "raw" / self.data.name(cell.labels, cell.seed)
+
+    def complete(self, cell: Cell) -> None:
+        """Add the scores that a cell of an older version of this script lacks, from its predictions."""
+        path, output = self.result_file(cell), self.work / "results" / cell.name / "predictions"
+        result = json.loads(path.read_text())
+        if POSTPROCESSED not in result["scores"] and output.is_dir():
+            _, truth = self.data.judged(cell)
+            result["scores"] |= postprocessed_dice(output, truth, self.classes, self.trained_on(cell))
+            write_json(path, result)
 
     def used(self, cell: Cell, folder: Path) -> dict[str, int]:
         """Scans and planes that an expert drew for a training, those that it asked for included."""
@@ -213,7 +223,7 @@ class Benchmark:
 
 COLUMNS = [
     *("dataset", "cell", "row", "labels", "strategy", "trainer", "seed", "iterations", "scan", "class"),
-    *("dice", "hd95_mm", "nsd", "scans_used", "planes_used", "seconds", "step_seconds", "peak_mib"),
+    *("dice", POSTPROCESSED, "hd95_mm", "nsd", "scans_used", "planes_used", "seconds", "step_seconds", "peak_mib"),
     *("nnunetv2", "torch", "nnunet_gmabs", "commit"),
 ]
 
@@ -258,6 +268,9 @@ def main() -> int:
         for handled in (signal.SIGTERM, signal.SIGINT):
             signal.signal(handled, benchmark.commands.stop)
         print(f"{len(waiting)} of {len(cells)} trainings to do", flush=True)
+        for cell in cells:
+            if benchmark.result_file(cell).is_file():
+                benchmark.complete(cell)
         for labels, seed in dict.fromkeys((c.labels, c.seed) for c in waiting):
             benchmark.data.make(labels, seed)
         with ThreadPoolExecutor(args.jobs) as pool:

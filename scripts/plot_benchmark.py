@@ -40,7 +40,7 @@ def means(lines: list[dict[str, str]], column: str) -> Means:
     """Mean of a column over classes, then over scans, for each training; values that are no number are left out."""
     values: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
-        values[line["row"], line["labels"], int(line["seed"])][line["scan"]].append(float(line[column]))
+        values[line["row"], line["labels"], int(line["seed"])][line["scan"]].append(float(line[column] or "nan"))
     result: Means = defaultdict(dict)
     for (row, labels, seed), by_scan in values.items():
         of_scans = [np.nanmean(v) for v in by_scan.values() if not np.isnan(v).all()]
@@ -140,6 +140,8 @@ def main() -> int:
     parts = [
         f"Dice (%), {judged}, {grid.iterations} iterations:\n\n" + score_table(grid, means(lines, "dice"), 100),
         claim_table(grid, args.work / "results.csv"),
+        "Dice (%) after nnU-Net's post-processing, decided from the drawn planes (gmabs postprocessing):\n\n"
+        + score_table(grid, means(lines, "dice_postprocessed"), 100),
         "HD95 (mm):\n\n" + score_table(grid, means(lines, "hd95_mm")),
         f"Surface Dice (%) at {grid.nsd_tolerance_mm} mm:\n\n" + score_table(grid, means(lines, "nsd"), 100),
         cost_table(grid, lines),

@@ -69,7 +69,8 @@ def bench(scripts, config, dense, tmp_path):
 
 def write_cell(bench, cell, dice, **more):
     """A result as run() writes it, with made scores of two scans."""
-    scores = {key: {scan: {1: v, 2: v} for scan, v in dice.items()} for key in ("dice", "hd95_mm", "nsd")}
+    names = ("dice", "dice_postprocessed", "hd95_mm", "nsd")
+    scores = {key: {scan: {1: v, 2: v} for scan, v in dice.items()} for key in names}
     row = bench.grid.rows[cell.row]
     result = {
         **{"row": cell.row, "labels": cell.labels, "seed": cell.seed, "trainer": row.trainer, "strategy": ""},
@@ -137,6 +138,31 @@ def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monk
     assert "| ours | 67.5 (65.0, 70.0) |  |" in text and "| all |  | 90.0 |" in text
     assert "| ours - stock | 2 scans | 2 x 2 | +12.5 (+10.0 to +20.0) | yes |" in text
     assert (bench.work / "dice.png").stat().st_size > 10_000 and (bench.work / "table.md").read_text() in text
+
+
+def test_the_drawn_planes_say_what_is_taken_off_predictions_also_of_cells_that_are_done(scripts, bench, tmp_path):
+    cell = scripts[0].Cell("stock", "2 scans", 0)
+    raw = bench.work / "raw" / bench.data.name("2 scans", 0)
+    raw_data.write_raw(raw, 3, (), raw_data.SPARSE_LABELS)
+    for number in range(3):
+        labels = np.zeros(raw_data.scan_shape(number), np.uint8)
+        labels[2:6, 2:6, 2:6], labels[6:, :2, :], labels[6:, -2:, :] = 1, 2, 2
+        raw_data.write_labels(raw, number, ((0, 4), (0, 7), (1, 4), (1, 0), (2, 3)), labels)
+    name = f"{raw_data.name(0)}.nii.gz"
+    truth = np.zeros(raw_data.scan_shape(0), np.uint8)
+    truth[2:6, 2:6, 2:6], truth[8, 0, :4] = 1, 2
+    predicted = truth.copy()
+    predicted[-1, -1, -8:], predicted[-1, -1, 0] = 1, 2  # 64 voxels of class 1 and 8 too many; of class 2 one too many
+    raw_data.write_image(raw / "labelsTs" / name, truth)
+    raw_data.write_image(bench.work / "results" / cell.name / "predictions" / name, predicted)
+    write_cell(bench, cell, {raw_data.name(0): 0.0})
+    result = json.loads(bench.result_file(cell).read_text())
+    del result["scores"]["dice_postprocessed"]
+    bench.result_file(cell).write_text(json.dumps(result))
+    bench.complete(cell)
+    scores = json.loads(bench.result_file(cell).read_text())["scores"]
+    assert scores["dice_postprocessed"] == {raw_data.name(0): {"1": 1.0, "2": pytest.approx(8 / 9)}}
+    assert scores["dice"] == result["scores"]["dice"]
 
 
 def test_the_script_compares_its_own_table(scripts, bench):

@@ -21,6 +21,7 @@ STATIONS = {
     "generalist": {"learning", "data", "config", "inference"},
     "active": {"annotation"},
     "inference": set(),
+    "postprocessing": {"generalist"},
     "report": {"annotation", "config", "data"},
     "trainers": {
         "active",
@@ -30,6 +31,7 @@ STATIONS = {
         "generalist",
         "inference",
         "learning",
+        "postprocessing",
         "presets",
         "report",
         "settings",
@@ -48,6 +50,7 @@ STATIONS = {
         "generalist",
         "inference",
         "learning",
+        "postprocessing",
         "presets",
         "report",
         "settings",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "decode",
     "ensure_expert_labels",
     "expert_file",
+    "expert_labels",
     "labelled_identifiers",
     "read_expert",
     "require_prepared_where_it_matters",
@@ -51,6 +52,18 @@ def expert_file(pre: Path, data_identifier: str, identifier: str, own: Path | No
     if own is not None and (own / name).is_file():
         return own / name
     return gmabs_folder(pre, data_identifier) / name
+
+
+def expert_labels(folder: Path, identifiers: Sequence[str], own: Path | None = None) -> Iterator[np.ndarray]:
+    """(X, Y, Z) labels of an expert on the training grid, scan by scan.
+
+    Args:
+        folder: preprocessed data of the configuration.
+        identifiers: of labelled scans.
+        own: see expert_file.
+    """
+    for identifier in identifiers:
+        yield decode(read_expert(expert_file(folder.parent, folder.name, identifier, own))[0][0])
 
 
 def ensure_expert_labels(

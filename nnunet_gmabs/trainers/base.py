@@ -17,8 +17,10 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import Tensor, nn
 
+from nnunet_gmabs import postprocessing
 from nnunet_gmabs.config import GMABSConfig
 from nnunet_gmabs.data.dataset import SparseDataset
+from nnunet_gmabs.data.expert import expert_labels
 from nnunet_gmabs.data.loader import TwoStreamLoader
 from nnunet_gmabs.data.streams import FoldScans, scans_of_fold
 from nnunet_gmabs.errors import InputError
@@ -295,6 +297,15 @@ class nnUNetTrainerSparse(ResumableTrainer):
         if math.isnan(mean) or math.isnan(before):
             average[-1] = before if math.isnan(mean) else mean
         average[-1] = float(average[-1])  # as checkpoints store it: the next average must not depend on a resume
+
+    def on_train_end(self) -> None:
+        """Also nnU-Net's post-processing, as the expert's planes tell it."""
+        super().on_train_end()
+        if self.ranks.writes and self.label_manager.has_ignore_label and not self.label_manager.has_regions:
+            drawn = expert_labels(Path(self.preprocessed_dataset_folder), self.scans.labelled, self.own_expert)
+            file = Path(self.output_folder, postprocessing.FILE)
+            classes = postprocessing.write(file, drawn, self.label_manager.ignore_label)
+            self.print_to_log_file(f"{file.name}: keeps the largest part of classes {classes or 'none'}")
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """nnU-Net's final validation, with the network meant for inference."""

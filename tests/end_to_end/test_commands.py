@@ -1,6 +1,7 @@
 """The real nnUNetv2_train with our trainers: what it leaves behind, and what a real kill does not spoil."""
 
 import json
+import pickle
 import os
 import random
 import time
@@ -55,6 +56,10 @@ def test_settings_log_and_picture_are_written(name, commands):
         assert row.get("gradient_ratio/consistency", 1) > 0
     picture = (training.output / "gmabs_progress.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    steps, arguments = pickle.loads((training.output / "postprocessing.pkl").read_bytes())
+    assert len(steps) == len(arguments)
+    kept = [one["labels_or_regions"] for one in arguments]
+    assert f"keeps the largest part of classes {kept or 'none'}" in training.log()
 
 
 def test_mean_teacher_ramps_its_consistency_up(trained):
