@@ -101,6 +101,18 @@ def memory(one: Measured, device: Any) -> float:
     return float("nan")
 
 
+def profile(one: Measured, device: Any, number: int) -> str:
+    """Where one step spends its time: torch's table of the operators that take most, by the shapes they see."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profiler(activities=activities, record_shapes=True) as seen:
+        one.step(device)
+    by = f"self_{'device' if device.type == 'cuda' else 'cpu'}_time_total"
+    return seen.key_averages(group_by_input_shape=True).table(sort_by=by, row_limit=number, max_shapes_column_width=60)
+
+
 def rows(stock: Measured, all_of_them: list[tuple[str, Measured]]) -> list[dict[str, Any]]:
     """Figures of each trainer."""
     result = []
@@ -133,6 +145,7 @@ def main() -> None:
     parser.add_argument(
         "--bfloat16", action="store_true", help="our trainers with cpu_bfloat16; stock has no such thing"
     )
+    parser.add_argument("--profile", type=int, metavar="N", help="also the N longest operators of a step")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
@@ -162,6 +175,8 @@ def main() -> None:
     for _ in range(args.steps):
         for _, one in everyone:
             one.seconds.append(one.step(device))
+    for trainer, one in everyone if args.profile else ():
+        print(f"{trainer}\n{profile(one, device, args.profile)}")
     result = rows(stock, everyone)
     if args.json:
         known = [{key: value for key, value in row.items() if value == value} for row in result]  # without NaN

@@ -63,12 +63,7 @@ def make_project(folder: Path) -> tiny.Project:
     for path in project.variables().values():
         Path(path).mkdir(parents=True)
     raw_data.write_raw(project.raw, 9, (0, 1, 2, 3, 4), raw_data.SPARSE_LABELS)
-    raw = RawFolder(project.raw)
-    (project.raw / "labelsTr_dense").mkdir()
-    for identifier in raw.scans():
-        image, properties = raw.read_image(identifier)
-        dense = (image[0] > np.percentile(image[0], 80)).astype(np.uint8)
-        raw.write_labels(dense, raw.label_path(identifier, "labelsTr_dense"), properties)
+    raw_data.write_truth(project.raw)
     with tiny.mock.patch.dict(os.environ, project.variables()):
         tiny.prepare(tiny.PrepareOptions(project.dataset, configurations=("3d_fullres",)))
         tiny.write_tiny_plans(project.pre)

@@ -6,6 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_gmabs.annotation.planes import keep_planes
+from nnunet_gmabs.annotation.raw_folder import RawFolder
 
 IGNORE = 3
 LABELS = {"background": 0, "left": 1, "right": 2}
@@ -110,3 +111,13 @@ def snapshot(*folders):
 def stamps(folder):
     """Time of change of every file, to show which were written."""
     return {path.relative_to(folder): path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_truth(folder):
+    """labelsTr_dense for a simulated expert: the brightest fifth of each scan is class 1."""
+    raw = RawFolder(folder)
+    (folder / "labelsTr_dense").mkdir()
+    for identifier in raw.scans():
+        image, properties = raw.read_image(identifier)
+        dense = (image[0] > np.percentile(image[0], 80)).astype(np.uint8)
+        raw.write_labels(dense, raw.label_path(identifier, "labelsTr_dense"), properties)

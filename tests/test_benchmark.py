@@ -142,6 +142,8 @@ def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monk
 
 def test_the_drawn_planes_say_what_is_taken_off_predictions_also_of_cells_that_are_done(scripts, bench, tmp_path):
     cell = scripts[0].Cell("stock", "2 scans", 0)
+    import benchmark_scores
+
     raw = bench.work / "raw" / bench.data.name("2 scans", 0)
     raw_data.write_raw(raw, 3, (), raw_data.SPARSE_LABELS)
     for number in range(3):
@@ -163,6 +165,16 @@ def test_the_drawn_planes_say_what_is_taken_off_predictions_also_of_cells_that_a
     scores = json.loads(bench.result_file(cell).read_text())["scores"]
     assert scores["dice_postprocessed"] == {raw_data.name(0): {"1": 1.0, "2": pytest.approx(8 / 9)}}
     assert scores["dice"] == result["scores"]["dice"]
+    content = json.loads((raw / "dataset.json").read_text())  # now dense: the last class counts, too
+    content["labels"].pop("ignore")
+    (raw / "dataset.json").write_text(json.dumps(content))
+    for number in range(3):
+        labels = np.zeros(raw_data.scan_shape(number), np.uint8)
+        labels[2:6, 2:6, 2:6] = 2
+        raw_data.write_labels(raw, number, None, labels)
+    predictions = bench.work / "results" / cell.name / "predictions"
+    dense = benchmark_scores.postprocessed_dice(predictions, raw / "labelsTs", [1, 2], raw)
+    assert dense["dice_postprocessed"][raw_data.name(0)][2] == 1.0
 
 
 def test_the_script_compares_its_own_table(scripts, bench):

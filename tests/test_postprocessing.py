@@ -89,6 +89,13 @@ def test_dense_labels_and_regions_are_refused(change, message, raw, tmp_path, ca
     assert message in capsys.readouterr().err and not (tmp_path / "p.pkl").exists()
 
 
+def test_without_any_label_nothing_is_decided(raw, tmp_path, capsys):
+    for path in (raw / "labelsTr").iterdir():
+        path.unlink()
+    assert main(["postprocessing", "-d", "104", "-o", str(tmp_path / "p.pkl")]) == 2
+    assert "no label file" in capsys.readouterr().err and not (tmp_path / "p.pkl").exists()
+
+
 def test_a_folder_that_is_not_there_is_named(raw, tmp_path, capsys):
     assert main(["postprocessing", "-d", "104", "-o", str(tmp_path / "no" / "p.pkl")]) == 2
     assert "no: no such folder" in capsys.readouterr().err

@@ -4,7 +4,8 @@
     nnUNetv2_apply_postprocessing -i PREDICTIONS -o OUT -pp_pkl_file nnUNet_preprocessed/Dataset004_X/postprocessing.pkl
 
 Classes that the drawn planes show in one piece keep their largest part. Trainings of this package write such a file
-into their own folder by themselves.
+into their own folder by themselves. Do not apply it to what may occur several times in a scan, such as lesions: a few
+planes can show each of them in one piece.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     if not output.parent.is_dir():
         raise InputError(f"{output.parent}: no such folder; run gmabs prepare, or name another file with -o")
     files = [path for path in map(raw.label_path, raw.scans()) if path.is_file()]
+    if not files:
+        raise InputError(f"{raw.folder / 'labelsTr'}: no label file, so nothing is known; draw some planes first")
     classes = write(output, (raw.read_labels(path)[0] for path in files), raw.ignore_label)
     for name, label in raw.labels.items():
         if 0 < label < raw.ignore_label:

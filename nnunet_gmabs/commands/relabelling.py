@@ -137,9 +137,9 @@ def open_job(
     )
     relabeller = Relabeller(None, config.relabel, scans, output / "training_grid", config.seed)
     relabeller = asking(relabeller, config.generalist, *managers, pre, say)
+    cost = cost_of_first_round(relabeller, shape_in(pre / configuration.data_identifier), num_parts)
+    tell(cost, on.type == "cpu", float("inf") if yes else config.generalist.accept_hours, say)
     output.mkdir(parents=True, exist_ok=True)
     refuse_other_labels(output, made_from(model, config, relabeller))
-    cost = cost_of_first_round(relabeller, shape_in(pre / configuration.data_identifier))
-    tell(cost, on.type == "cpu", float("inf") if yes else config.generalist.accept_hours * num_parts, say)
     network = getattr(predictor.network, "_orig_mod", predictor.network).to(on)  # nnU-Net may have compiled it
     return RelabelJob(network, relabeller, pre, managers, dataset_json["file_ending"], output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,25 +20,30 @@ class Cost:
     """Of encoding.
 
     Attributes:
-        slices: of all views of the round's scans; those without a prompt will not be encoded.
+        slices: of all views of one process's scans; those without a prompt will not be encoded.
         seconds_each: median of the slices that were tried; 0 where these were in the cache.
+        kept: whether later rounds find what the first one has encoded.
     """
 
     slices: int
     seconds_each: float
+    kept: bool
 
     @property
     def hours(self) -> float:
-        """At most; later rounds read what the first one has encoded."""
+        """At most."""
         return self.slices * self.seconds_each / 3600
 
 
-def cost_of_first_round(relabeller: Relabeller, shape: Callable[[str], Sequence[int]]) -> Cost | None:
+def cost_of_first_round(
+    relabeller: Relabeller, shape: Callable[[str], Sequence[int]], processes: int = 1
+) -> Cost | None:
     """Encode (and keep) the middle slice of each view of one scan; None for a generalist without an encoder.
 
     Args:
         relabeller: with its scans.
         shape: identifier -> (X, Y, Z), without reading the voxels.
+        processes: that share the scans.
     """
     generalist, scans = relabeller.generalist, relabeller.scans
     if generalist is None or not generalist.has_encoder:
@@ -51,7 +57,8 @@ def cost_of_first_round(relabeller: Relabeller, shape: Callable[[str], Sequence[
         if encoded:
             seconds.append(time.monotonic() - start)
     slices = sum(shape(identifier)[axis] for identifier in identifiers for axis in axes)
-    return Cost(slices, float(np.median(seconds)) if seconds else 0.0)
+    seconds_each = float(np.median(seconds)) if seconds else 0.0
+    return Cost(math.ceil(slices / processes), seconds_each, relabeller.cache is not None)
 
 
 def tell(cost: Cost | None, on_cpu: bool, accept_hours: float, say: Callable[[str], object]) -> None:
@@ -71,4 +78,4 @@ def tell(cost: Cost | None, on_cpu: bool, accept_hours: float, say: Callable[[st
             f"{told} on this CPU. Use a GPU, the generalist `embedded`, or fewer scans (relabel.max_unlabelled); or "
             f"set generalist.accept_hours to {cost.hours + 0.05:.1f} (gmabs relabel: --yes) and wait"
         )
-    say(f"{told}; later rounds read what it has encoded")
+    say(told + ("; later rounds read what it has encoded" if cost.kept else ", and so does each later one"))

@@ -69,7 +69,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
                 f"{', '.join(map(repr, self.inference_networks))}"
             )
         plans.setdefault("continue_training", False)  # nnU-Net pops it, and only its own command sets it
-        super().__init__(plans, configuration, fold, dataset_json, device)
+        super().__init__(plans, configuration, fold, dataset_json, device=device)
         if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS"):
             # nnU-Net's command takes all cores; two trainings side by side then wait for each other's threads
             torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

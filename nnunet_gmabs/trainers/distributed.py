@@ -41,18 +41,11 @@ class DistributedTrainer(nnUNetTrainer):
 
     config: GMABSConfig
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature, which it inspects)
-    ) -> None:
+    def __init__(self, *args: Any, device: torch.device) -> None:
         self.ranks = Ranks()
         if not self.ranks.writes:
             os.environ["nnUNet_wandb_enabled"] = "0"  # nnU-Net would start a run of each process
-        super().__init__(plans, configuration, fold, dataset_json, device)
+        super().__init__(*args, device=device)
         if self.is_ddp:  # nnU-Net has taken cuda:<rank over all machines>, and a scaler
             cuda = device.type == "cuda"
             self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else device

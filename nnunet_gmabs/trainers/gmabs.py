@@ -99,6 +99,13 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
 
     # ---- rounds
 
+    def run_training(self) -> None:
+        """Say first what a round will cost; a training that would take too long changes no file of an older run."""
+        if not self.was_initialized:
+            self.initialize()
+        relabelling.tell_cost(self)
+        super().run_training()
+
     def on_train_start(self) -> None:
         """A new run clears what an older one has left; a continued one makes up for what its kill has cut off."""
         if self._resume_from is None:

@@ -29,7 +29,7 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
     """The relabeller of a trainer.
 
     Raises:
-        InputError: the generalist cannot be used, there is no channel that it should see, or encoding would take hours.
+        InputError: the generalist cannot be used, or there is no channel that it should see.
     """
     relabeller = Relabeller(
         None,
@@ -42,7 +42,7 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
     settings = trainer.config.generalist
     if settings is None:
         return relabeller
-    relabeller = asking(
+    return asking(
         relabeller,
         settings,
         trainer.plans_manager,
@@ -50,9 +50,22 @@ def build(trainer: nnUNetTrainerGMABS) -> Relabeller:
         Path(trainer.preprocessed_dataset_folder_base),
         trainer.print_to_log_file,
     )
-    cost = cost_of_first_round(relabeller, shape_in(Path(trainer.preprocessed_dataset_folder)))
-    tell(cost, trainer.device.type == "cpu", settings.accept_hours, trainer.print_to_log_file)
-    return relabeller
+
+
+def tell_cost(trainer: nnUNetTrainerGMABS) -> None:
+    """Say what the first round will cost a generalist with an encoder; one rank measures.
+
+    Raises:
+        InputError: on all ranks, when encoding would take hours on a CPU.
+    """
+    settings, ranks = trainer.config.generalist, trainer.ranks
+    if settings is None:
+        return
+    cost = None
+    if ranks.writes:
+        shape = shape_in(Path(trainer.preprocessed_dataset_folder))
+        cost = cost_of_first_round(trainer.relabeller, shape, ranks.number)
+    tell(ranks.of_writer(cost), trainer.device.type == "cpu", settings.accept_hours, trainer.print_to_log_file)
 
 
 def run_shared(
@@ -101,22 +114,17 @@ def dense_labels(trainer: nnUNetTrainerGMABS) -> Callable[[str], np.ndarray]:
     return labels
 
 
-def relabelled(trainer: nnUNetTrainerGMABS) -> list[str]:
-    """The unlabelled scans that get pseudo labels: all, or as many as the settings say, drawn by the seed."""
+def training_scans(trainer: nnUNetTrainerGMABS) -> Scans:
+    """The fold's training scans; of the unlabelled ones at most as many as the settings say, drawn by the seed."""
     unlabelled, most = trainer.scans.unlabelled, trainer.relabel_settings.max_unlabelled
     at_the_start = sorted({*unlabelled, *trainer.answered})  # what is drawn must not change when answers arrive
-    if most is None or most >= len(at_the_start):
-        return unlabelled
-    drawn = np.random.default_rng(trainer.entropy).choice(at_the_start, most, replace=False)
-    return sorted({*unlabelled}.intersection(drawn.tolist()))
-
-
-def training_scans(trainer: nnUNetTrainerGMABS) -> Scans:
-    """The fold's training scans, labelled and relabelled."""
+    if most is not None and most < len(at_the_start):
+        drawn = np.random.default_rng(trainer.entropy).choice(at_the_start, most, replace=False)
+        unlabelled = sorted({*unlabelled}.intersection(drawn.tolist()))
     return preprocessed_scans(
         Path(trainer.preprocessed_dataset_folder),
         trainer.scans.labelled,
-        relabelled(trainer),
+        unlabelled,
         trainer.configuration_manager,
         trainer.label_manager.ignore_label,
         trainer.device,

@@ -37,15 +37,8 @@ class ResumableTrainer(DistributedTrainer):
     schedule_epochs: int
     epoch_means: EpochMeans
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature, which it inspects)
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.iteration = 0
         self.history: list[dict[str, Any]] = []
         self._resume_from: dict[str, Any] | None = None

@@ -34,6 +34,14 @@ class SyntheticSamples(Base):
 
     synthetic_scans: SyntheticScans | None = None
 
+    def initialize(self) -> None:
+        """Objects have classes; regions, which may overlap, are refused."""
+        if self.label_manager.has_regions:
+            raise NotImplementedError(
+                f"{type(self).__name__} does not train region-based labels; use nnUNetTrainerMeanTeacher"
+            )
+        super().initialize()
+
     def get_dataloaders(self):
         """The two streams; the labelled one with synthetic samples."""
         if not self.scans.unlabelled:
@@ -63,6 +71,11 @@ class SyntheticSamples(Base):
             spacing = [self.plans_manager.original_median_spacing_after_transp[0], *spacing]
             flat = True
         self.synthetic_scans = SyntheticScans(data, exemplars, settings, spacing, flat)
+        if not all(cut.dense for objects in self.synthetic_scans.objects.values() for cut in objects):
+            self.print_to_log_file(
+                "WARNING: exemplars are known on planes only; where that was measured, synthetic samples did harm "
+                "(docs/cmems.md). Label one scan densely, name it in synthetic.exemplars, or use another trainer"
+            )
         return ExemplarLoader(self.synthetic_scans, *args, synthetic_share=settings.share, **options)
 
     def on_train_start(self) -> None:

@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import raw_data
 import tiny
 from tiny import Training
 
@@ -54,12 +55,7 @@ def oracle(project, tmp_path_factory):
 def with_dense_labels(project, folder):
     """A copy of the data set with dense labels of its unlabelled scans, too."""
     copy = project.copy(folder)
-    raw = RawFolder(copy.raw)
-    (copy.raw / "labelsTr_dense").mkdir()
-    for identifier in raw.scans():
-        image, properties = raw.read_image(identifier)
-        dense = (image[0] > np.percentile(image[0], 80)).astype(np.uint8)
-        raw.write_labels(dense, raw.label_path(identifier, "labelsTr_dense"), properties)
+    raw_data.write_truth(copy.raw)
     return copy
 
 

@@ -269,8 +269,9 @@ def test_a_residual_encoder_trains_and_another_architecture_is_refused_by_name(p
 
 
 def test_what_is_refused(project, regions, tmp_path):
-    with pytest.raises(NotImplementedError, match="region-based labels; use nnUNetTrainerMeanTeacher"):
-        Training(regions, tmp_path / "regions", CMEMS).build()
+    for trainer in (CMEMS, "nnUNetTrainerSparseSynthetic", "nnUNetTrainerMeanTeacherSynthetic"):
+        with pytest.raises(NotImplementedError, match=f"{trainer}.*region-based labels; use nnUNetTrainerMeanTeacher"):
+            Training(regions, tmp_path / "regions", trainer).build()
     with pytest.raises(InputError, match="has no teacher; set inference_network"):
         Training(project, tmp_path / "teacher", CMEMS, settings={"inference_network": "teacher"}).build()
     settings = {"synthetic": {"exemplars": "scan_05"}}

@@ -1,8 +1,8 @@
 """The real nnUNetv2_train with our trainers: what it leaves behind, and what a real kill does not spoil."""
 
 import json
-import pickle
 import os
+import pickle
 import random
 import time
 

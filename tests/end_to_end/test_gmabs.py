@@ -202,8 +202,14 @@ def test_a_training_asks_segment_anything_and_encodes_each_slice_once(project, s
 
 def test_a_training_that_would_encode_for_hours_on_a_cpu_does_not_begin(project, small_sam_file, tmp_path):
     sam = {"generalist": {"name": "sam", "checkpoint": str(small_sam_file), "accept_hours": 0.0}}
+    one = training(project.copy(tmp_path), tmp_path, GMABS + "Active", active={"expert": "person"}, **sam)
+    older = [one.output / "expert" / "scan_03.nii.gz", one.output / "pseudo_labels" / "round_001" / "scan_03.b2nd"]
+    for path in older:
+        path.parent.mkdir(parents=True)
+        path.touch()
     with pytest.raises(InputError, match="on this CPU"):
-        training(project.copy(tmp_path), tmp_path, **sam).build()
+        one.here()
+    assert all(path.exists() for path in older) and not (one.output / "gmabs.json").exists()
 
 
 def test_with_a_peer_both_networks_learn_all_terms(project, tmp_path):
@@ -222,6 +228,7 @@ def test_synthetic_samples_come_beside_those_with_pseudo_labels(project, tmp_pat
     one.here()
     log = one.log()
     assert "objects of synthetic samples are cut out of scan_00, scan_01, scan_02" in log
+    assert "WARNING: exemplars are known on planes only" in log
     assert (one.output / "synthetic_samples.png").is_file() and tiny.read_log(one)[2]["loss/noise_tolerant"] > 0
     trainer = one.build()
     loader = trainer.get_dataloaders()[0]
