@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 from benchmark_data import Data
 from benchmark_grid import ALL_DENSE, Cell, Grid
-from benchmark_scores import POSTPROCESSED, postprocessed_dice, scores_of
+from benchmark_scores import POSTPROCESSED, postprocessed_scores, scores_of
 
 from nnunet_gmabs import __version__
 from nnunet_gmabs.demo.nnunet_commands import STOCK, find_command
@@ -156,8 +156,8 @@ class Benchmark:
         predict = ["-d", int(dataset[7:10]), "-i", images, "-o", output, "-c", "3d_fullres", "-f", 0, *model]
         self.command(name, "nnUNetv2_predict", *predict, "-npp", 1, "-nps", 1, "--disable_tta")
         folder = next((self.work / "results" / name).glob("*/*/fold_0"))
-        scores = scores_of(output, truth, self.classes, self.grid.nsd_tolerance_mm)
-        scores |= postprocessed_dice(output, truth, self.classes, self.trained_on(cell))
+        how = (self.classes, self.grid.nsd_tolerance_mm)
+        scores = scores_of(output, truth, *how) | postprocessed_scores(output, truth, *how, self.trained_on(cell))
         used = self.used(cell, folder)
         result = {
             **asdict(cell),
@@ -185,9 +185,10 @@ class Benchmark:
         """Add the scores that a cell of an older version of this script lacks, from its predictions."""
         path, output = self.result_file(cell), self.work / "results" / cell.name / "predictions"
         result = json.loads(path.read_text())
-        if POSTPROCESSED not in result["scores"] and output.is_dir():
+        if not result["scores"].keys() >= set(POSTPROCESSED_SCORES) and output.is_dir():
             _, truth = self.data.judged(cell)
-            result["scores"] |= postprocessed_dice(output, truth, self.classes, self.trained_on(cell))
+            how = (self.classes, self.grid.nsd_tolerance_mm, self.trained_on(cell))
+            result["scores"] |= postprocessed_scores(output, truth, *how)
             write_json(path, result)
 
     def used(self, cell: Cell, folder: Path) -> dict[str, int]:
@@ -221,9 +222,11 @@ class Benchmark:
         replace_atomically(self.work / "results.csv", write)
 
 
+SCORES = ["dice", "hd95_mm", "nsd"]
+POSTPROCESSED_SCORES = [name + POSTPROCESSED for name in SCORES]
 COLUMNS = [
     *("dataset", "cell", "row", "labels", "strategy", "trainer", "seed", "iterations", "scan", "class"),
-    *("dice", POSTPROCESSED, "hd95_mm", "nsd", "scans_used", "planes_used", "seconds", "step_seconds", "peak_mib"),
+    *(*SCORES, *POSTPROCESSED_SCORES, "scans_used", "planes_used", "seconds", "step_seconds", "peak_mib"),
     *("nnunetv2", "torch", "nnunet_gmabs", "commit"),
 ]
 

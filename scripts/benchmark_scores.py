@@ -14,7 +14,7 @@ from nnunet_gmabs.report.dice import dice_per_class
 from nnunet_gmabs.report.surface import surface_scores_per_class
 
 Scores = dict[str, dict[str, dict[int, float]]]  # score -> scan -> class -> value
-POSTPROCESSED = "dice_postprocessed"
+POSTPROCESSED = "_postprocessed"  # behind a score's name
 
 
 def scores_of(predictions: Path, truth: Path, classes: list[int], tolerance_mm: float) -> Scores:
@@ -23,13 +23,16 @@ def scores_of(predictions: Path, truth: Path, classes: list[int], tolerance_mm: 
     return {"dice": dice_per_class(predictions, truth, classes), "hd95_mm": hd95_mm, "nsd": nsd}
 
 
-def postprocessed_dice(predictions: Path, truth: Path, classes: list[int], trained_on: Path) -> Scores:
-    """Dice after nnU-Net's post-processing, decided from what is drawn in the scans that were trained on.
+def postprocessed_scores(
+    predictions: Path, truth: Path, classes: list[int], tolerance_mm: float, trained_on: Path
+) -> Scores:
+    """scores_of after nnU-Net's post-processing, decided from what is drawn in the scans that were trained on.
 
     Args:
         predictions: folder; postprocessed predictions are written beside it.
         truth: folder with the same scans.
         classes: foreground.
+        tolerance_mm: of the surface Dice.
         trained_on: raw data set whose labelsTr decides, sparse or dense.
     """
     raw = RawFolder(trained_on)
@@ -44,4 +47,4 @@ def postprocessed_dice(predictions: Path, truth: Path, classes: list[int], train
     for path in sorted(predictions.glob(f"*{raw.file_ending}")):
         labels, properties = raw.read_labels(path)
         raw.write_labels(apply_postprocessing(labels, *steps), output / path.name, properties)
-    return {POSTPROCESSED: dice_per_class(output, truth, classes)}
+    return {name + POSTPROCESSED: values for name, values in scores_of(output, truth, classes, tolerance_mm).items()}

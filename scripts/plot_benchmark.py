@@ -18,6 +18,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from benchmark_grid import ALL_DENSE, Grid
+from benchmark_scores import POSTPROCESSED
 
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.report.scores import paired_differences, read_scores
@@ -64,21 +65,25 @@ def score_table(grid: Grid, table: Means, factor: float = 1.0) -> str:
 
 
 def claim_table(grid: Grid, results: Path) -> str:
-    """The configured claims, for each kind of labels that both rows have."""
-    scores = read_scores(results)
-    cells = {score.cell for score in scores}
+    """The configured claims, for each kind of labels that both rows have, before and after post-processing."""
+    dice, postprocessed = (read_scores(results, column) for column in ("dice", "dice" + POSTPROCESSED))
+    cells = {score.cell for score in dice}
     lines = []
     for better, worse in grid.claims:
         for labels in grid.labels:
             pair = [f"{row}, {labels}" for row in (better, worse)]
             if not cells.issuperset(pair):
                 continue
-            differences, seeds, scans = paired_differences(scores, *pair)
-            interval = paired_bootstrap(100 * differences)
-            numbers = f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"
-            what = [f"{better} - {worse}", labels, f"{len(seeds)} x {len(scans)}", numbers]
-            lines.append([*what, "yes" if interval.counts else "no"])
-    return markdown_table(["claim", "labels", "seeds x scans", "Dice points, 90 % interval", "counts"], lines)
+            line = [f"{better} - {worse}", labels]
+            for scores in (dice, postprocessed):
+                differences, seeds, scans = paired_differences(scores, *pair)
+                interval = paired_bootstrap(100 * differences)
+                line += [] if len(line) > 2 else [f"{len(seeds)} x {len(scans)}"]
+                line += [f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"]
+                line += ["yes" if interval.counts else "no"]
+            lines.append(line)
+    columns = ["Dice points, 90 % interval", "counts", "after post-processing", "counts"]
+    return markdown_table(["claim", "labels", "seeds x scans", *columns], lines)
 
 
 def cost_table(grid: Grid, lines: list[dict[str, str]]) -> str:
@@ -137,15 +142,13 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     judged = f"{grid.judge_unlabelled} unlabelled training scans" if grid.judge_unlabelled else "test scans"
-    parts = [
-        f"Dice (%), {judged}, {grid.iterations} iterations:\n\n" + score_table(grid, means(lines, "dice"), 100),
-        claim_table(grid, args.work / "results.csv"),
-        "Dice (%) after nnU-Net's post-processing, decided from the drawn planes (gmabs postprocessing):\n\n"
-        + score_table(grid, means(lines, "dice_postprocessed"), 100),
-        "HD95 (mm):\n\n" + score_table(grid, means(lines, "hd95_mm")),
-        f"Surface Dice (%) at {grid.nsd_tolerance_mm} mm:\n\n" + score_table(grid, means(lines, "nsd"), 100),
-        cost_table(grid, lines),
-    ]
+    scores = {"Dice (%)": ("dice", 100), "HD95 (mm)": ("hd95_mm", 1)}
+    scores |= {f"Surface Dice (%) at {grid.nsd_tolerance_mm} mm": ("nsd", 100)}
+    parts = [f"{judged}, {grid.iterations} iterations", claim_table(grid, args.work / "results.csv")]
+    for when, ending in (("", ""), (" after nnU-Net's post-processing, decided from the drawn planes", POSTPROCESSED)):
+        for title, (column, factor) in scores.items():
+            parts.append(f"{title}{when}:\n\n" + score_table(grid, means(lines, column + ending), factor))
+    parts.append(cost_table(grid, lines))
     text = "\n\n".join(parts) + "\n"
     (args.work / "table.md").write_text(text, encoding="utf-8")
     plot(grid, lines, args.work / "dice.png")

@@ -69,8 +69,9 @@ def bench(scripts, config, dense, tmp_path):
 
 def write_cell(bench, cell, dice, **more):
     """A result as run() writes it, with made scores of two scans."""
-    names = ("dice", "dice_postprocessed", "hd95_mm", "nsd")
+    names = ("dice", "hd95_mm", "nsd")
     scores = {key: {scan: {1: v, 2: v} for scan, v in dice.items()} for key in names}
+    scores |= {f"{key}_postprocessed": {scan: {1: v * v, 2: v * v} for scan, v in dice.items()} for key in names}
     row = bench.grid.rows[cell.row]
     result = {
         **{"row": cell.row, "labels": cell.labels, "seed": cell.seed, "trainer": row.trainer, "strategy": ""},
@@ -136,7 +137,9 @@ def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monk
     assert plot.main() == 0
     text = capsys.readouterr().out
     assert "| ours | 67.5 (65.0, 70.0) |  |" in text and "| all |  | 90.0 |" in text
-    assert "| ours - stock | 2 scans | 2 x 2 | +12.5 (+10.0 to +20.0) | yes |" in text
+    claim = "| ours - stock | 2 scans | 2 x 2 | +12.5 (+10.0 to +20.0) | yes | +15.7 (+11.0 to +28.0) | yes |"
+    assert claim in text
+    assert text.count("| all |  | 90.0 |") == 2 and text.count("| all |  | 81.0 |") == 2  # Dice, surface Dice
     assert (bench.work / "dice.png").stat().st_size > 10_000 and (bench.work / "table.md").read_text() in text
 
 
@@ -159,12 +162,13 @@ def test_the_drawn_planes_say_what_is_taken_off_predictions_also_of_cells_that_a
     raw_data.write_image(bench.work / "results" / cell.name / "predictions" / name, predicted)
     write_cell(bench, cell, {raw_data.name(0): 0.0})
     result = json.loads(bench.result_file(cell).read_text())
-    del result["scores"]["dice_postprocessed"]
+    del result["scores"]["nsd_postprocessed"]
     bench.result_file(cell).write_text(json.dumps(result))
     bench.complete(cell)
     scores = json.loads(bench.result_file(cell).read_text())["scores"]
     assert scores["dice_postprocessed"] == {raw_data.name(0): {"1": 1.0, "2": pytest.approx(8 / 9)}}
     assert scores["dice"] == result["scores"]["dice"]
+    assert scores["hd95_mm_postprocessed"][raw_data.name(0)]["1"] == 0 and scores["nsd_postprocessed"][raw_data.name(0)]
     content = json.loads((raw / "dataset.json").read_text())  # now dense: the last class counts, too
     content["labels"].pop("ignore")
     (raw / "dataset.json").write_text(json.dumps(content))
@@ -173,7 +177,7 @@ def test_the_drawn_planes_say_what_is_taken_off_predictions_also_of_cells_that_a
         labels[2:6, 2:6, 2:6] = 2
         raw_data.write_labels(raw, number, None, labels)
     predictions = bench.work / "results" / cell.name / "predictions"
-    dense = benchmark_scores.postprocessed_dice(predictions, raw / "labelsTs", [1, 2], raw)
+    dense = benchmark_scores.postprocessed_scores(predictions, raw / "labelsTs", [1, 2], 1.0, raw)
     assert dense["dice_postprocessed"][raw_data.name(0)][2] == 1.0
 
 

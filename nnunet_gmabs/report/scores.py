@@ -63,8 +63,12 @@ def write_scores(path: Path, scores: Iterable[Score]) -> None:
     replace_atomically(path, write)
 
 
-def read_scores(path: Path) -> list[Score]:
-    """All rows of a file. Columns but scan, class and dice may be missing; cell is then the file's name.
+def read_scores(path: Path, column: str = "dice") -> list[Score]:
+    """All rows of a file that have a Dice. Columns but scan, class and it may be missing; cell is then the file's name.
+
+    Args:
+        path: of the file.
+        column: that holds the Dice; rows in which it is empty are left out.
 
     Raises:
         InputError: if the file cannot be understood.
@@ -77,11 +81,12 @@ def read_scores(path: Path) -> list[Score]:
                     int(row.get("seed") or 0),
                     row["scan"],
                     int(row["class"]),
-                    float(row["dice"]),
+                    float(row[column]),
                     float(row.get("seconds") or "nan"),
                     int(row.get("iterations") or 0),
                 )
                 for row in csv.DictReader(f)
+                if row[column]
             ]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
