@@ -179,6 +179,19 @@ def test_fewer_than_five_labelled_scans_train_and_validate_on_all_of_them_and_th
     assert any("only 3 scans are labelled: every fold trains and validates on all of them" in text for text in said)
 
 
+def test_folds_of_fewer_scans_are_named_once_there_are_enough_for_better_ones(prepared):
+    raw, pre = prepared
+    for number in (3, 4):
+        write_labels(raw, number)
+    for overlap in (True, False):
+        said = []
+        run(said.append)
+        assert any("still validates on scans that are trained on" in text for text in said) is overlap
+        folds = json.loads((pre / "splits_final.json").read_text())
+        assert any(set(fold["train"]) & set(fold["val"]) for fold in folds) is overlap
+        (pre / "splits_final.json").unlink()
+
+
 def test_a_second_run_writes_nothing(prepared):
     raw, pre = prepared
     before = stamps(raw), stamps(pre)

@@ -60,6 +60,11 @@ class SplitsFile:
                 f"only {len(labelled)} scans are labelled: every fold trains and validates on all of them, "
                 "so its validation says nothing about other scans"
             )
+        elif any(set(fold["train"]) & set(fold["val"]) for fold in folds):
+            self.say(
+                f"{self.path} was made of fewer labelled scans and still validates on scans that are trained on; "
+                "remove it and run gmabs prepare for folds that do not"
+            )
         if not self.path.is_file() or folds != splits.read_folds(self.path):
             write_json(self.path, folds)
         digest = sha256(self.path)
