@@ -1,5 +1,7 @@
 """Confident learning: which given labels contradict what a model predicts (Northcutt et al., JAIR 2021)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -59,15 +61,15 @@ def find_label_issues(probs: Tensor | np.ndarray, labels: Tensor | np.ndarray) -
     issues = torch.zeros_like(labels, dtype=torch.bool)
     members = [(labels == k).nonzero()[:, 0] for k in range(len(p))]
     removed = noise_counts(_confident_joint(p, labels, members), [len(m) for m in members])
-    contradicted = _first_max([row + LABEL_BONUS * (labels == k) for k, row in enumerate(p)]) != labels
+    contradicted = first_max([row + LABEL_BONUS * (labels == k) for k, row in enumerate(p)]) != labels
     for k, inside in enumerate(members):
         if len(inside) > 1:
             issues[inside] = _issues_of_class(p[:, inside], k, removed[k].tolist(), contradicted[inside])
     return issues
 
 
-def _first_max(rows: Tensor | list[Tensor]) -> Tensor:
-    """(N,) int64: argmax over few long rows, the first of equals; torch.argmax is ten times slower on the CPU."""
+def first_max(rows: Tensor | Sequence[Tensor]) -> Tensor:
+    """int64: argmax over few tensors of one shape, the first of equals; on a CPU ten times as fast as torch.argmax."""
     best, index = rows[0], torch.zeros_like(rows[0], dtype=torch.long)
     for k, row in enumerate(rows[1:], 1):
         index.masked_fill_(row > best, k)
@@ -86,7 +88,7 @@ def _confident_joint(p: Tensor, labels: Tensor, members: list[Tensor]) -> np.nda
         confident = row >= thresholds[k].to(row)
         number += confident
         guess.masked_fill_(confident, k)
-    guess = torch.where(number > 1, _first_max(p), guess)
+    guess = torch.where(number > 1, first_max(p), guess)
     pairs = torch.where(number > 0, labels * len(p) + guess, len(p) ** 2)
     return torch.bincount(pairs, minlength=len(p) ** 2 + 1)[:-1].view(len(p), len(p)).cpu().numpy()
 

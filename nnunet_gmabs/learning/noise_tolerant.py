@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from nnunet_gmabs.learning.confident import doubtful_voxels
+from nnunet_gmabs.learning.confident import doubtful_voxels, first_max
 from nnunet_gmabs.learning.losses import (
     Total,
     alone,
@@ -51,7 +51,8 @@ def noise_tolerant_loss(
         Scalar in the graph of logits (0 when nothing is known), and for the log, where there was denoising, the share
         of known voxels that are doubtful, and of the expert's voxels that would have been: how often doubt is wrong.
     """
-    probs = torch.softmax(logits.detach().float(), 1)
+    student = torch.softmax(logits.float(), 1)
+    probs = student.detach()
     drawn = expert != ignore_label
     known = pseudo != ignore_label
     shares = {}
@@ -59,7 +60,7 @@ def noise_tolerant_loss(
         doubtful = doubtful_voxels(probs, torch.where(known, pseudo, 0), known)
         shares["doubted_expert"] = (doubtful & drawn).sum() / drawn.sum().clamp(min=1)
         doubtful = doubtful & ~drawn
-        pseudo = denoise(pseudo, probs.argmax(1, keepdim=True), doubtful, ignore_label, doubtful_as)
+        pseudo = denoise(pseudo, first_max(probs.unbind(1))[:, None], doubtful, ignore_label, doubtful_as)
         shares["doubtful"] = doubtful.sum() / known.sum().clamp(min=1)
         known = pseudo != ignore_label
     clipped = logits
@@ -68,8 +69,7 @@ def noise_tolerant_loss(
     loss = masked_cross_entropy(clipped, pseudo, known, "voxels", total)
     if dice_weight:
         foreground = one_hot_foreground(pseudo, logits.shape[1])
-        student = torch.softmax(logits.float(), 1)[:, 1:]
-        dice = masked_dice_loss(student, foreground, known, batch_dice=True, total=total)
+        dice = masked_dice_loss(student[:, 1:], foreground, known, batch_dice=True, total=total)
         loss = loss + dice_weight * dice
     return loss, shares
 
