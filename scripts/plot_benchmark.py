@@ -21,7 +21,7 @@ from benchmark_grid import ALL_DENSE, Grid
 from benchmark_scores import POSTPROCESSED
 
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.report.scores import paired_differences, read_scores
+from nnunet_gmabs.report.scores import Score, paired_differences, read_scores
 from nnunet_gmabs.report.statistics import paired_bootstrap
 from nnunet_gmabs.report.tables import markdown_table
 
@@ -66,24 +66,26 @@ def score_table(grid: Grid, table: Means, factor: float = 1.0) -> str:
 
 def claim_table(grid: Grid, results: Path) -> str:
     """The configured claims, for each kind of labels that both rows have, before and after post-processing."""
-    dice, postprocessed = (read_scores(results, column) for column in ("dice", "dice" + POSTPROCESSED))
-    cells = {score.cell for score in dice}
+    before, after = (read_scores(results, column) for column in ("dice", "dice" + POSTPROCESSED))
     lines = []
     for better, worse in grid.claims:
         for labels in grid.labels:
             pair = [f"{row}, {labels}" for row in (better, worse)]
-            if not cells.issuperset(pair):
-                continue
-            line = [f"{better} - {worse}", labels]
-            for scores in (dice, postprocessed):
-                differences, seeds, scans = paired_differences(scores, *pair)
-                interval = paired_bootstrap(100 * differences)
-                line += [] if len(line) > 2 else [f"{len(seeds)} x {len(scans)}"]
-                line += [f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"]
-                line += ["yes" if interval.counts else "no"]
-            lines.append(line)
+            if shape := difference(before, *pair)[0]:
+                claim = [f"{better} - {worse}", labels, shape]
+                lines.append([*claim, *difference(before, *pair)[1:], *difference(after, *pair)[1:]])
     columns = ["Dice points, 90 % interval", "counts", "after post-processing", "counts"]
     return markdown_table(["claim", "labels", "seeds x scans", *columns], lines)
+
+
+def difference(scores: list[Score], better: str, worse: str) -> tuple[str, str, str]:
+    """Seeds x scans, the difference and its interval, whether it counts; empty where a cell is not among the scores."""
+    if not {better, worse} <= {score.cell for score in scores}:
+        return "", "", ""
+    differences, seeds, scans = paired_differences(scores, better, worse)
+    interval = paired_bootstrap(100 * differences)
+    numbers = f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"
+    return f"{len(seeds)} x {len(scans)}", numbers, "yes" if interval.counts else "no"
 
 
 def cost_table(grid: Grid, lines: list[dict[str, str]]) -> str:
