@@ -45,7 +45,8 @@ def means(lines: list[dict[str, str]], column: str) -> Means:
     result: Means = defaultdict(dict)
     for (row, labels, seed), by_scan in values.items():
         of_scans = [np.nanmean(v) for v in by_scan.values() if not np.isnan(v).all()]
-        result[row, labels][seed] = float(np.mean(of_scans)) if of_scans else float("nan")
+        if of_scans:
+            result[row, labels][seed] = float(np.mean(of_scans))
     return result
 
 
