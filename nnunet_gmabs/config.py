@@ -276,8 +276,9 @@ class SyntheticConfig:
     share: float = 0.5
     """Share of the labelled samples that is synthetic. Ours: exemplar and synthetic in equal shares."""
     exemplars: str = "auto"
-    """Whose objects are cut out: names of scans with blanks between; all: every labelled training scan; auto: the scan
-    that shows most classes, and further ones only for classes that it does not show."""
+    """Whose objects are cut out: names of scans with blanks between; all: every densely labelled training scan; auto:
+    of these the one that shows most classes, and further ones only for classes that it does not show. Where no dense
+    scan shows some class, all and auto make no synthetic samples: objects known on planes did harm (docs/cmems.md)."""
     position: Literal["anatomy", "anywhere"] = "anatomy"
     """anatomy: near the place that the object has in its exemplar, relative to the scan. Ours."""
     elsewhere: Literal["unknown", "background"] = "unknown"

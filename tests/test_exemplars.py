@@ -27,10 +27,20 @@ def test_further_scans_join_only_for_classes_that_are_missing():
     assert choose_exemplars({"a": {0: 5}}, [1]) == []
 
 
-def test_settings_name_exemplars():
-    assert find_exemplars("auto", DRAWN, CLASSES) == ["c"]
-    assert find_exemplars("b a", DRAWN, CLASSES) == ["b", "a"]
-    assert find_exemplars("all", DRAWN, CLASSES) == ["a", "b", "c"]
+@pytest.mark.parametrize(
+    ("setting", "dense", "exemplars"),
+    [
+        ("auto", "abcd", ["c"]),
+        ("auto", "abd", ["b"]),
+        ("all", "abcd", ["a", "b", "c"]),
+        ("all", "bd", ["b"]),
+        ("b a", "", ["b", "a"]),
+        ("auto", "", []),  # planes are pasted only by name
+        ("all", "ad", []),  # "right" is known on planes only
+    ],
+)
+def test_settings_name_exemplars(setting, dense, exemplars):
+    assert find_exemplars(setting, DRAWN, set(dense), CLASSES) == exemplars
 
 
 @pytest.mark.parametrize(
@@ -44,7 +54,7 @@ def test_settings_name_exemplars():
 )
 def test_a_missing_exemplar_or_class_is_named(setting, drawn, message):
     with pytest.raises(InputError, match=message):
-        find_exemplars(setting, drawn, CLASSES)
+        find_exemplars(setting, drawn, set(drawn), CLASSES)
 
 
 # ---- synthetic scans

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nnunet_gmabs.data.expert import expert_file, read_expert
@@ -11,40 +12,66 @@ from nnunet_gmabs.errors import InputError
 Drawn = Mapping[str, Mapping[int, int]]
 
 
-def drawn_voxels(pre: Path, data_identifier: str, identifiers: Sequence[str]) -> dict[str, dict[int, int]]:
-    """For each scan the number of drawn voxels of each class that it shows, on the training grid."""
-    metadata = {i: read_expert(expert_file(pre, data_identifier, i))[1] for i in identifiers}
-    return {i: {int(label): int(n) for label, n in m["voxels"].items() if n} for i, m in metadata.items()}
+def drawn_voxels(pre: Path, data_identifier: str, identifiers: Sequence[str]) -> tuple[Drawn, set[str]]:
+    """What is drawn on the training grid.
+
+    Returns:
+        For each scan the number of drawn voxels of each class that it shows, and the scans that are drawn everywhere.
+    """
+    drawn, dense = {}, set()
+    for identifier in identifiers:
+        labels, metadata = read_expert(expert_file(pre, data_identifier, identifier))
+        drawn[identifier] = {int(label): int(n) for label, n in metadata["voxels"].items() if n}
+        if sum(drawn[identifier].values()) == math.prod(labels.shape):
+            dense.add(identifier)
+    return drawn, dense
 
 
-def find_exemplars(setting: str, drawn: Drawn, classes: Mapping[str, int]) -> list[str]:
+def find_exemplars(setting: str, drawn: Drawn, dense: Collection[str], classes: Mapping[str, int]) -> list[str]:
     """The scans that a setting means.
 
     Args:
-        setting: names with blanks between them, "all", or "auto" (see choose_exemplars).
+        setting: names with blanks between them; "all" densely drawn scans; or "auto", those that choose_exemplars
+            chooses among them.
         drawn: voxels of each class, by labelled training scan.
+        dense: scans that are drawn everywhere.
         classes: foreground classes by name.
 
+    Returns:
+        Empty for "all" and "auto" where the densely drawn scans do not show every class: objects known on planes did
+        harm where that was measured (docs/cmems.md), so they are pasted for those who name them.
+
     Raises:
-        InputError: a scan that is not among them, or a class that no exemplar shows.
+        InputError: a named scan that is not among them, or a class that no exemplar, or no labelled scan at all, shows.
     """
-    chosen = choose_exemplars(drawn, list(classes.values())) if setting == "auto" else setting.split()
-    if setting == "all":
-        chosen = sorted(name for name, voxels in drawn.items() if any(voxels.get(c) for c in classes.values()))
-    for name in chosen:
+    named = setting not in ("auto", "all")
+    for name in setting.split() if named else ():
         if name not in drawn:
             raise InputError(
                 f"synthetic.exemplars: {name!r} is no labelled training scan of this fold; "
                 f"there are {', '.join(sorted(drawn))}"
             )
-    unseen = [name for name, label in classes.items() if not any(drawn[scan].get(label) for scan in chosen)]
+    unseen = _unseen(classes, [drawn[name] for name in setting.split()] if named else drawn.values())
     if unseen:
-        where = "no labelled training scan" if setting in ("auto", "all") else f"none of {', '.join(chosen)}"
+        where = f"none of {', '.join(setting.split())}" if named else "no labelled training scan"
         raise InputError(
             f"synthetic.exemplars: {where} shows {', '.join(unseen)}; draw it in an exemplar, name one that shows it, "
             "or remove the class from dataset.json"
         )
-    return chosen
+    if named:
+        return setting.split()
+    candidates = {name: voxels for name, voxels in drawn.items() if name in dense}
+    if _unseen(classes, candidates.values()):
+        return []
+    if setting == "auto":
+        return choose_exemplars(candidates, list(classes.values()))
+    return sorted(name for name, voxels in candidates.items() if any(voxels.get(c) for c in classes.values()))
+
+
+def _unseen(classes: Mapping[str, int], drawn: Iterable[Mapping[int, int]]) -> list[str]:
+    """Names of the classes that none of the scans shows."""
+    seen = {label for voxels in drawn for label, number in voxels.items() if number}
+    return [name for name, label in classes.items() if label not in seen]
 
 
 def choose_exemplars(drawn: Drawn, classes: Sequence[int]) -> list[str]:

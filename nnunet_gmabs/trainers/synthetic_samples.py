@@ -57,13 +57,20 @@ class SyntheticSamples(Base):
         if settings is None or settings.share == 0:
             return super().training_loader(data, *args, **options)
         folder = Path(self.preprocessed_dataset_folder)
-        drawn = drawn_voxels(folder.parent, folder.name, self.scans.labelled)
+        drawn, dense = drawn_voxels(folder.parent, folder.name, self.scans.labelled)
         classes = {
             str(name): int(label)
             for name, label in self.dataset_json["labels"].items()
             if label in self.label_manager.foreground_labels
         }
-        exemplars = find_exemplars(settings.exemplars, drawn, classes)
+        exemplars = find_exemplars(settings.exemplars, drawn, dense, classes)
+        if not exemplars:
+            self.print_to_log_file(
+                "WARNING: no synthetic samples: no densely labelled scan shows every class, and objects known on "
+                "planes did harm where that was measured (docs/cmems.md). Label one scan densely; or name scans in "
+                "synthetic.exemplars, and their objects are pasted all the same"
+            )
+            return super().training_loader(data, *args, **options)
         self.print_to_log_file(f"objects of synthetic samples are cut out of {', '.join(exemplars)}")
         _, flat, _, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         spacing = list(self.configuration_manager.spacing)
@@ -71,11 +78,6 @@ class SyntheticSamples(Base):
             spacing = [self.plans_manager.original_median_spacing_after_transp[0], *spacing]
             flat = True
         self.synthetic_scans = SyntheticScans(data, exemplars, settings, spacing, flat)
-        if not all(cut.dense for objects in self.synthetic_scans.objects.values() for cut in objects):
-            self.print_to_log_file(
-                "WARNING: exemplars are known on planes only; where that was measured, synthetic samples did harm "
-                "(docs/cmems.md). Label one scan densely, name it in synthetic.exemplars, or use another trainer"
-            )
         return ExemplarLoader(self.synthetic_scans, *args, synthetic_share=settings.share, **options)
 
     def on_train_start(self) -> None:

@@ -2,14 +2,18 @@
 
 import json
 import math
+import os
+from unittest import mock
 
 import numpy as np
 import pytest
+import raw_data
 import tiny
 import torch
 from tiny import Training
 
 from nnunet_gmabs.cli import main
+from nnunet_gmabs.data.prepare import PrepareOptions, prepare
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.learning import mutual
 from nnunet_gmabs.trainers import mutual_teaching
@@ -17,7 +21,9 @@ from nnunet_gmabs.trainers.mutual import mean_pseudo_dice, nnUNetTrainerCMEMS, s
 
 pytestmark = pytest.mark.slow
 CMEMS = "nnUNetTrainerCMEMS"
-SURE = {"mutual": {"confidence": 0.0, "confidence_start": 0.0}}  # so young networks are sure of nothing
+# planes are pasted when they are named; and so young networks are sure of nothing
+PLANES = {"synthetic": {"exemplars": "scan_00 scan_01 scan_02"}}
+SURE = {"mutual": {"confidence": 0.0, "confidence_start": 0.0}, **PLANES}
 
 
 @pytest.fixture
@@ -208,7 +214,7 @@ def test_half_of_the_labelled_samples_are_synthetic_and_show_pasted_classes(star
 
 
 def test_one_network_alone_can_learn_from_them_too(project, tmp_path):
-    trainer = start(Training(project, tmp_path, "nnUNetTrainerSparseSynthetic"))
+    trainer = start(Training(project, tmp_path, "nnUNetTrainerSparseSynthetic", settings=PLANES))
     names = [name for _ in range(10) for name in next(trainer.dataloader_train)["keys"]]
     synthetic = [name.removeprefix("synthetic/") for name in names if name.startswith("synthetic/")]
     assert len(synthetic) == len(names) / 2 and set(synthetic) <= set(trainer.scans.unlabelled)
@@ -220,6 +226,24 @@ def test_without_synthetic_part_there_are_none(project, tmp_path):
     trainer = start(Training(project, tmp_path, "nnUNetTrainerCMEMSNoSynthetic", settings=SURE))
     assert trainer.synthetic_scans is None
     assert not any(n.startswith("synthetic/") for _ in range(6) for n in next(trainer.dataloader_train)["keys"])
+
+
+@pytest.mark.parametrize("name", [CMEMS, "nnUNetTrainerSparseSynthetic"])
+def test_planes_alone_are_not_pasted_unless_they_are_named(name, project, tmp_path):
+    training = Training(project, tmp_path, name)
+    trainer = start(training)
+    assert trainer.synthetic_scans is None and math.isfinite(step(trainer)["loss"])
+    assert "WARNING: no synthetic samples: no densely labelled scan shows every class" in training.log()
+
+
+def test_a_densely_labelled_scan_is_the_exemplar(project, tmp_path):
+    own = project.copy(tmp_path)
+    raw_data.write_labels(own.raw, 1, planes=None)
+    with mock.patch.dict(os.environ, own.variables()):
+        prepare(PrepareOptions(own.dataset, configurations=("3d_fullres",), plans=tiny.PLANS))
+    trainer = start(Training(own, tmp_path, CMEMS))
+    assert list(trainer.synthetic_scans.objects) == ["scan_01"]
+    assert trainer.synthetic_scans.objects["scan_01"][0].dense
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

@@ -224,11 +224,10 @@ def test_with_a_peer_both_networks_learn_all_terms(project, tmp_path):
 
 
 def test_synthetic_samples_come_beside_those_with_pseudo_labels(project, tmp_path):
-    one = training(project, tmp_path, GMABS + "Synthetic")
+    one = training(project, tmp_path, GMABS + "Synthetic", synthetic={"exemplars": "scan_00 scan_01 scan_02"})
     one.here()
     log = one.log()
     assert "objects of synthetic samples are cut out of scan_00, scan_01, scan_02" in log
-    assert "WARNING: exemplars are known on planes only" in log
     assert (one.output / "synthetic_samples.png").is_file() and tiny.read_log(one)[2]["loss/noise_tolerant"] > 0
     trainer = one.build()
     loader = trainer.get_dataloaders()[0]
