@@ -66,12 +66,14 @@ class Data:
         planes = None if what.planes == "all" else what.planes
         if raw.is_dir() and (preprocessed / "splits_final.json").is_file():
             made = self.record(labels, seed)
-            if (made["scans"], made["planes"], made["test"]) != (what.scans, planes, self.grid.test_scans):
+            wanted = {"scans": what.scans, "planes": planes, "position": what.position, "test": self.grid.test_scans}
+            if {key: made[key] for key in wanted} != wanted:
                 raise InputError(f"{raw} was made for other labels; remove it, or choose another --work")
             return
         shutil.rmtree(raw, ignore_errors=True)
         shutil.rmtree(preprocessed, ignore_errors=True)
         options = ["--scans", what.scans, "--planes", what.planes, "--seed", seed, "--test", self.grid.test_scans]
+        options += ["--position", what.position]
         self.command(f"data_{name}", "gmabs", "sparsify", self.dense, name, *options)
         small = ["--cpu", "--cpu-seconds", self.grid.plans["cpu_seconds"]] if self.grid.plans else []
         # nnU-Net's planner refuses nnUNet_n_proc_DA=0

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from nnunet_gmabs.annotation.sparsify import ROI_MIDDLE
 from nnunet_gmabs.errors import InputError
 
 ALL_DENSE = "all scans, dense"
@@ -21,12 +22,14 @@ class Labels:
     Attributes:
         scans: labelled training scans.
         planes: drawn in each; "all": the whole scan.
+        position: of the planes, see annotation/sparsify.py.
         seeds: None: the grid's.
         settings: of our trainers with these labels, such as how many planes they may ask for.
     """
 
     scans: int
     planes: int | str = 3
+    position: str = ROI_MIDDLE
     seeds: list[int] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
