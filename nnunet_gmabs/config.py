@@ -320,8 +320,9 @@ class ActiveConfig:
     answers at once, for this training alone."""
     strategy: Literal[
         "random", "foreground-random", "uncertainty", "uncertainty-diverse", "disagreement", "cold-start"
-    ] = "uncertainty-diverse"
-    """How scans are chosen, see active/select.py. Paper: uncertainty-diverse."""
+    ] = "foreground-random"
+    """How scans are chosen, see active/select.py. Paper: uncertainty-diverse. Ours: what measured best
+    (docs/results.md)."""
     scans_per_round: int = 2
     """Paper: 2."""
     planes_per_scan: int = 3

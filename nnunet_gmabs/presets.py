@@ -61,5 +61,8 @@ GM_ABS_SYNTHETIC = replace(GM_ABS, synthetic=SPARSE_SYNTHETIC.synthetic)
 GM_ABS_ACTIVE = replace(GM_ABS, active=ActiveConfig())
 """GM-ABS whole: with active cross-labelling."""
 
+GM_ABS_ACTIVE_PAPER = replace(GM_ABS_PAPER, active=ActiveConfig(strategy="uncertainty-diverse"))
+"""The preset `paper`, whole."""
+
 GM_ABS_MUTUAL = replace(GM_ABS, mutual=MutualConfig())
 """GM-ABS whose student has a peer; each also learns from the other's confident labels (two networks' work)."""

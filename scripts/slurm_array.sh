@@ -57,7 +57,7 @@ case "$step" in
         gmabs relabel -d "$DATASET" --from "${model[0]}" -f 0 -num_parts "$PARTS" -part_id "$task"
         ;;
     ask) # the last part that is done writes the round
-        gmabs ask -d "$DATASET" --from "${model[0]}" --scans "$SCANS" -num_parts "$PARTS" -part_id "$task"
+        gmabs ask -d "$DATASET" --from "${model[0]}" --strategy uncertainty-diverse --scans "$SCANS" -num_parts "$PARTS" -part_id "$task"
         ;;
     *)
         echo "unknown step $step; prepare, embed, train, relabel or ask" >&2

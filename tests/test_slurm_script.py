@@ -42,7 +42,7 @@ def test_the_script_has_no_syntax_error():
         ("embed", "gmabs embed -d 4 -c 3d_fullres -p nnUNetPlans -num_parts 4 -part_id 2"),
         ("train", "nnUNetv2_train 4 3d_fullres 2 -tr nnUNetTrainerGMABS -p nnUNetPlans --c"),
         ("relabel", "gmabs relabel -d 4 --from MODEL -f 0 -num_parts 4 -part_id 2"),
-        ("ask", "gmabs ask -d 4 --from MODEL --scans 4 -num_parts 4 -part_id 2"),
+        ("ask", "gmabs ask -d 4 --from MODEL --strategy uncertainty-diverse --scans 4 -num_parts 4 -part_id 2"),
     ],
 )
 def test_each_step_calls_its_command(tmp_path, step, call):

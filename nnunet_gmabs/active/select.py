@@ -1,7 +1,8 @@
 """Strategies: which scans to ask for, composed of a score, a spread and a budget.
 
 - random: scans and planes drawn at random; the plain control
-- foreground-random: scans drawn at random, planes at random through what is predicted; the control to beat
+- foreground-random: scans drawn at random, planes at random through what is predicted; the control to beat, and the
+  default, since nothing here beat it (docs/results.md)
 - uncertainty: the highest share of uncertain voxels
 - uncertainty-diverse: of the most uncertain tenth, one of each cluster of intensity histograms (paper)
 - disagreement: the scans that two models see most differently
@@ -18,7 +19,9 @@ import numpy as np
 
 from nnunet_gmabs.active.diversity import most_uncertain_of_each_cluster, standardise, typical_of_each_cluster
 from nnunet_gmabs.active.planes import MIDDLE, RANDOM
+from nnunet_gmabs.config import ActiveConfig
 
+DEFAULT = ActiveConfig.strategy  # where there is a model; cold-start where there is none
 SHORTLIST_SHARE = 0.1  # paper: the most uncertain tenth; ours: of the unlabelled scans, and at least those asked for
 MINUTES_PER_PLANE = 2.0  # a guess for one organ on one slice; times that experts took replace it
 

@@ -4,12 +4,12 @@ A round is written to gmabs/requests in the raw data set: which planes of which 
 folder for 3D Slicer and ITK-SNAP. Paint with `gmabs annotate` or there, then `gmabs merge`.
 
     gmabs ask -d 4 --scans 4                           before there is any model (cold-start)
-    gmabs ask -d 4 --scans 4 --from MODEL_FOLDER       uncertain and different scans (uncertainty-diverse)
-    gmabs ask -d 4 --scans 4 --from MODEL_FOLDER --strategy foreground-random
+    gmabs ask -d 4 --scans 4 --from MODEL_FOLDER       random scans, planes at random through what the model predicts
+    gmabs ask -d 4 --scans 4 --from MODEL_FOLDER --strategy uncertainty-diverse
 
 MODEL_FOLDER is nnU-Net's folder of a training, nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION, or a
-fold_X in it. Strategies: random and foreground-random (controls), uncertainty, uncertainty-diverse, disagreement,
-cold-start. The same seed gives the same choice.
+fold_X in it. Strategies: random, foreground-random (the default with a model), uncertainty, uncertainty-diverse,
+disagreement, cold-start (the default without). The same seed gives the same choice.
 
 What the model finds in each scan is kept in gmabs/looks of the raw data set, so that a command that was killed goes on
 where it was. Several processes can share the looking as with nnUNetv2_predict: -num_parts 4 -part_id 0 ... 3, all with
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set, or folder")
     parser.add_argument("--scans", type=int, required=True, metavar="K", help="how many scans")
     parser.add_argument("--planes", type=int, default=3, help="planes in each; 3 = one on each axis (default)")
-    parser.add_argument("--strategy", help="default: uncertainty-diverse with --from, else cold-start")
+    parser.add_argument("--strategy", help="default: foreground-random with --from, else cold-start")
     parser.add_argument("--from", dest="model", type=Path, metavar="MODEL_FOLDER", help="the model to ask")
     parser.add_argument("--against", type=Path, metavar="MODEL_FOLDER", help="the other model, for disagreement")
     parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD", help="folds of the model (default: all)")
@@ -61,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
     """Choose, write the round, and say what was chosen and why."""
     from tqdm import tqdm
 
-    from nnunet_gmabs.active.select import STRATEGIES
+    from nnunet_gmabs.active.select import DEFAULT, STRATEGIES
     from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
     from nnunet_gmabs.commands.asking import AskOptions, look_at_part
     from nnunet_gmabs.commands.looks import Looks
 
     part = part_of(args)
     raw = RawFolder(find_raw_folder(args.dataset))
-    strategy = args.strategy or ("uncertainty-diverse" if args.model else "cold-start")
+    strategy = args.strategy or (DEFAULT if args.model else "cold-start")
     options = AskOptions(
         strategy, args.scans, args.planes, args.seed, args.plane_choice, args.labelled_too, args.budget
     )

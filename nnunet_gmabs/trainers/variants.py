@@ -7,6 +7,7 @@ from nnunet_gmabs.presets import (
     CMEMS,
     GM_ABS,
     GM_ABS_ACTIVE,
+    GM_ABS_ACTIVE_PAPER,
     GM_ABS_MUTUAL,
     GM_ABS_PAPER,
     GM_ABS_SYNTHETIC,
@@ -94,6 +95,12 @@ class nnUNetTrainerGMABSActive(AsksExpert, nnUNetTrainerGMABS):
     """GM-ABS whole: the model asks the generalist for labels, and an expert for planes."""
 
     config = GM_ABS_ACTIVE
+
+
+class nnUNetTrainerGMABSActivePaper(AsksExpert, nnUNetTrainerGMABSPaper):
+    """GM-ABS whole, as its released program intends it."""
+
+    config = GM_ABS_ACTIVE_PAPER
 
 
 class nnUNetTrainerGMABSMutual(MutualTeaching, nnUNetTrainerGMABS):

@@ -27,9 +27,11 @@ def test_parts_ask_the_round_of_one_process(project, tmp_path, capsys):
         for part in parts:
             with mock.patch.dict(os.environ, copy.variables()):
                 what = ["-d", copy.number, "--scans", "2", "--from", str(training.output.parent)]
+                what += ["--strategy", "uncertainty-diverse"]
                 assert cli.main(["ask", *what, *part]) == 0
         rounds[name] = read_request(copy.raw, 0)
     assert rounds["whole"].scans == rounds["parts"].scans and rounds["whole"].strategy == "uncertainty-diverse"
+    assert all(0 <= scan.score <= 1 for scan in rounds["whole"].scans)
     assert "part 1 is done; 2 scans are left to other parts" in capsys.readouterr().out
     # a checkpoint that was trained on is another model
     looks = copy.raw / "gmabs" / "looks"
