@@ -19,9 +19,7 @@ import numpy as np
 
 from nnunet_gmabs.active.diversity import most_uncertain_of_each_cluster, standardise, typical_of_each_cluster
 from nnunet_gmabs.active.planes import MIDDLE, RANDOM
-from nnunet_gmabs.config import ActiveConfig
 
-DEFAULT = ActiveConfig.strategy  # where there is a model; cold-start where there is none
 SHORTLIST_SHARE = 0.1  # paper: the most uncertain tenth; ours: of the unlabelled scans, and at least those asked for
 MINUTES_PER_PLANE = 2.0  # a guess for one organ on one slice; times that experts took replace it
 

@@ -61,14 +61,15 @@ def run(args: argparse.Namespace) -> int:
     """Choose, write the round, and say what was chosen and why."""
     from tqdm import tqdm
 
-    from nnunet_gmabs.active.select import DEFAULT, STRATEGIES
+    from nnunet_gmabs.active.select import STRATEGIES
     from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
     from nnunet_gmabs.commands.asking import AskOptions, look_at_part
     from nnunet_gmabs.commands.looks import Looks
+    from nnunet_gmabs.config import ActiveConfig
 
     part = part_of(args)
     raw = RawFolder(find_raw_folder(args.dataset))
-    strategy = args.strategy or (DEFAULT if args.model else "cold-start")
+    strategy = args.strategy or (ActiveConfig.strategy if args.model else "cold-start")
     options = AskOptions(
         strategy, args.scans, args.planes, args.seed, args.plane_choice, args.labelled_too, args.budget
     )
