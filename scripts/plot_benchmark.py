@@ -72,9 +72,9 @@ def claim_table(grid: Grid, results: Path) -> str:
     for better, worse in grid.claims:
         for labels in grid.labels:
             pair = [f"{row}, {labels}" for row in (better, worse)]
-            if shape := difference(before, *pair)[0]:
-                claim = [f"{better} - {worse}", labels, shape]
-                lines.append([*claim, *difference(before, *pair)[1:], *difference(after, *pair)[1:]])
+            shape, *first = difference(before, *pair)
+            if shape:
+                lines.append([f"{better} - {worse}", labels, shape, *first, *difference(after, *pair)[1:]])
     columns = ["Dice points, 90 % interval", "counts", "after post-processing", "counts"]
     return markdown_table(["claim", "labels", "seeds x scans", *columns], lines)
 

@@ -44,22 +44,22 @@ def find_exemplars(setting: str, drawn: Drawn, dense: Collection[str], classes: 
     Raises:
         InputError: a named scan that is not among them, or a class that no exemplar, or no labelled scan at all, shows.
     """
-    named = setting not in ("auto", "all")
-    for name in setting.split() if named else ():
+    named = [] if setting in ("auto", "all") else setting.split()
+    for name in named:
         if name not in drawn:
             raise InputError(
                 f"synthetic.exemplars: {name!r} is no labelled training scan of this fold; "
                 f"there are {', '.join(sorted(drawn))}"
             )
-    unseen = _unseen(classes, [drawn[name] for name in setting.split()] if named else drawn.values())
+    unseen = _unseen(classes, [drawn[name] for name in named] if named else drawn.values())
     if unseen:
-        where = f"none of {', '.join(setting.split())}" if named else "no labelled training scan"
+        where = f"none of {', '.join(named)}" if named else "no labelled training scan"
         raise InputError(
             f"synthetic.exemplars: {where} shows {', '.join(unseen)}; draw it in an exemplar, name one that shows it, "
             "or remove the class from dataset.json"
         )
     if named:
-        return setting.split()
+        return named
     candidates = {name: voxels for name, voxels in drawn.items() if name in dense}
     if _unseen(classes, candidates.values()):
         return []

@@ -145,7 +145,7 @@ def clip_logits(logits: Tensor, max_norm: float = 1.0) -> Tensor:
 
     z min(1, max_norm / |z|_2): directions stay, so the argmax stays.
     """
-    # on the CPU torch's own vector_norm over classes takes seven times as long
+    # on the CPU torch's own vector_norm over classes takes several times as long
     norm = logits.square().sum(1, keepdim=True).clamp(min=torch.finfo(logits.dtype).tiny).sqrt()
     return logits * (max_norm / norm).clamp(max=1)
 
