@@ -40,8 +40,8 @@ from benchmark_grid import ALL_DENSE, Cell, Grid
 from benchmark_scores import POSTPROCESSED, postprocessed_scores, scores_of
 
 from nnunet_gmabs import __version__
-from nnunet_gmabs.demo.nnunet_commands import STOCK, find_command
-from nnunet_gmabs.demo.stock import Schedule, with_trainer_folder, write_stock_trainer
+from nnunet_gmabs.demo.nnunet_commands import find_command
+from nnunet_gmabs.demo.stock import BASES, Schedule, with_trainer_folder, write_stock_trainer
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically, write_json
 
@@ -131,7 +131,7 @@ class Benchmark:
         if not path.is_file():
             return False
         result = json.loads(path.read_text())
-        settings = {} if self.grid.rows[cell.row].trainer == STOCK else self.settings(cell)
+        settings = {} if self.grid.rows[cell.row].trainer in BASES else self.settings(cell)
         if (result["settings"], result["iterations"]) != (settings, self.schedule.iterations):
             raise InputError(f"{path} was measured with other settings; remove it, or give the row another name")
         return True
@@ -140,8 +140,8 @@ class Benchmark:
         """Train, predict, judge; the result's file appears at the end."""
         row, name, dataset = self.grid.rows[cell.row], cell.name, self.data.name(cell.labels, cell.seed)
         settings: dict[str, Any] = {}
-        if row.trainer == STOCK:
-            trainer = write_stock_trainer(self.work / "trainers", self.schedule, cell.seed)
+        if row.trainer in BASES:
+            trainer = write_stock_trainer(self.work / "trainers", self.schedule, cell.seed, row.trainer)
         else:
             trainer, settings = row.trainer, self.settings(cell)
         config = self.work / "logs" / f"{name}.json"

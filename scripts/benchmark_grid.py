@@ -39,7 +39,7 @@ class Row:
     """A trainer and its settings.
 
     Attributes:
-        trainer: name for -tr, or "stock".
+        trainer: name for -tr, "stock", or "stock, no mirroring" (nnUNetTrainerNoMirroring, of the same length).
         settings: of our trainers, beside length and seed.
         labels: names of the grid's labels; None: all of them; "dense": all training scans, labelled densely.
         seeds: None: those of the labels.

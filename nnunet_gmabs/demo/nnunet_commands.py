@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_gmabs.demo.side_by_side import Step, count_in_file
-from nnunet_gmabs.demo.stock import Schedule, with_trainer_folder, write_stock_trainer
+from nnunet_gmabs.demo.stock import BASES, Schedule, with_trainer_folder, write_stock_trainer
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
 
-STOCK = "stock"
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlansCPU"
 FOLD = "0"
@@ -84,8 +83,8 @@ class Workplace:
             The step and the trainer's name as prediction needs it.
         """
         environment = self.environment() | {"nnUNet_n_proc_DA": "0"}  # in-process: no cores are left for workers
-        if trainer == STOCK:
-            trainer = write_stock_trainer(self.trainers, schedule, seed)
+        if trainer in BASES:
+            trainer = write_stock_trainer(self.trainers, schedule, seed, trainer)
             environment = with_trainer_folder(environment, self.trainers)
         else:
             environment["nnUNet_gmabs_config"] = str(self._write_settings(schedule, seed, settings or {}))

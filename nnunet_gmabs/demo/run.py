@@ -13,9 +13,9 @@ from typing import Any
 
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.sparsify import SparsifyPlan, sparsify
-from nnunet_gmabs.demo.nnunet_commands import CONFIGURATION, STOCK, Workplace
+from nnunet_gmabs.demo.nnunet_commands import CONFIGURATION, Workplace
 from nnunet_gmabs.demo.side_by_side import Step, run_side_by_side
-from nnunet_gmabs.demo.stock import Schedule
+from nnunet_gmabs.demo.stock import STOCK, Schedule
 from nnunet_gmabs.demo.synthetic import LABELS, write_data_set
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json

@@ -14,22 +14,19 @@ from pathlib import Path
 _TEMPLATE = '''"""{first_line}"""
 
 import os
-import os
 import random
 
 import numpy as np
 import torch
 
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.{module} import {base}
 
 
-class {name}(nnUNetTrainer):
-    """nnUNetTrainer, but for its length, its seed and its threads."""
+class {name}({base}):
+    """{base}, but for its length, its seed and its threads."""
 
     def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS"):  # as our trainers do
-            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         self.num_epochs = {epochs}
         self.num_iterations_per_epoch = {iterations_per_epoch}
         self.num_val_iterations_per_epoch = {val_iterations_per_epoch}
@@ -40,6 +37,14 @@ class {name}(nnUNetTrainer):
         if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS"):  # nnU-Net's command takes all cores
             torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 '''
+
+
+STOCK = "stock"
+NO_MIRRORING = "stock, no mirroring"
+BASES = {  # nnU-Net's own trainers that are controls: where each is, below nnunetv2.training.nnUNetTrainer
+    STOCK: "nnUNetTrainer",
+    NO_MIRRORING: "variants.data_augmentation.nnUNetTrainerNoMirroring",
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Schedule:
         return cls(-(-iterations // per_epoch), per_epoch)
 
 
-def write_stock_trainer(folder: Path, schedule: Schedule, seed: int) -> str:
+def write_stock_trainer(folder: Path, schedule: Schedule, seed: int, kind: str = STOCK) -> str:
     """Write the subclass into a folder of its own and return its name, which is the value for -tr.
 
     The name tells schedule and seed, so that results of different ones do not share a folder. Stock nnU-Net has no
@@ -84,12 +89,16 @@ def write_stock_trainer(folder: Path, schedule: Schedule, seed: int) -> str:
         folder: made if needed. nnU-Net finds the class when nnUNet_extTrainer names this folder.
         schedule: length of the training.
         seed: of Python, NumPy and torch.
+        kind: one of BASES.
     """
-    name = f"nnUNetTrainerStock_{schedule.epochs}x{schedule.iterations_per_epoch}_seed{seed}"
+    base = BASES[kind].split(".")[-1]
+    name = f"{base.replace('Trainer', 'TrainerStock')}_{schedule.epochs}x{schedule.iterations_per_epoch}_seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     text = _TEMPLATE.format(
         first_line="Written by nnunet_gmabs for one comparison; safe to delete afterwards.",
         name=name,
+        module=BASES[kind],
+        base=base,
         seed=seed,
         epochs=schedule.epochs,
         iterations_per_epoch=schedule.iterations_per_epoch,
