@@ -157,8 +157,8 @@ class nnUNetTrainerSparse(ResumableTrainer):
     @cached_property
     def directed_axes(self) -> list[int]:
         """Axes of the training grid that are not mirrored, for this whole training (learning/orientation.py)."""
-        if self.config.mirroring == "nnunet":
-            return []
+        if self.config.mirroring != "anatomy":
+            return [] if self.config.mirroring == "nnunet" else [0, 1, 2]
         axes = directed_axes(loaders.drawn_places(self, self.scans.labelled))
         self.print_to_log_file(f"axes along which the drawn classes lie the same way round: {axes or 'none'}")
         return axes
