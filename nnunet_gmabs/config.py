@@ -41,6 +41,9 @@ class SupervisionConfig:
     """nnU-Net's own."""
     cross_entropy_average: Literal["voxels", "samples"] = "voxels"
     """Ours: mean over all labelled voxels of the batch, as nnU-Net. Paper: per sample, then over samples."""
+    padding: Literal["background", "unknown"] = "background"
+    """What is taken for the label outside of a scan, where patches are blank. nnU-Net's own: background. It keeps
+    predictions clean where nothing was ever drawn (docs/study.md)."""
 
     def __post_init__(self) -> None:
         _check_range(self, "dice_weight", 0)

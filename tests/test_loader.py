@@ -338,10 +338,11 @@ def test_a_union_keeps_the_proportions_of_its_classes(tmp_path):
     assert (drawn == 1).mean() == pytest.approx(0.01, rel=0.02)
 
 
-def test_padding_is_minus_1_before_the_transforms_and_unknown_after(pre):
+@pytest.mark.parametrize(("padding_as", "label"), [("background", 0), ("unknown", IGNORE)])
+def test_padding_is_minus_1_before_the_transforms_and_what_the_setting_says_after(padding_as, label, pre):
     outside = np.zeros(SHAPE, bool)
     outside[0] = True
-    write_scan(pre, "drawn_0", np.zeros(SHAPE, np.int16), outside)
+    write_scan(pre, "drawn_0", np.ones(SHAPE, np.int16), outside)
     size = (12, 11, 13)  # larger than the scan
     arguments = {"batch_size": 4, "share": 1.0, "patch": size, "labelled": ["drawn_0"], "unlabelled": []}
     batch = next(make_loader(pre, **arguments))
@@ -349,11 +350,11 @@ def test_padding_is_minus_1_before_the_transforms_and_unknown_after(pre):
     first_slice = (batch["data"] > 0) & (batch["data"] <= 9 * 10)
     assert padding.any() and first_slice.any()
     assert torch.equal(batch["target"] == PADDING, padding)
-    assert torch.equal(batch["target"] == -2, first_slice)  # background outside of the mask is no padding
-    validation = for_sparse_labels(nnUNetTrainer.get_validation_transforms(None), IGNORE, None, None)
+    assert torch.equal(batch["target"] == -3, first_slice)  # a label outside of the mask is no padding
+    validation = for_sparse_labels(nnUNetTrainer.get_validation_transforms(None), IGNORE, None, None, padding_as)
     batch = next(make_loader(pre, **arguments, transforms=validation))
-    assert torch.equal(batch["target"] == IGNORE, batch["data"] == 0)
-    assert torch.equal(batch["target"] == 0, batch["data"] > 0)
+    assert torch.equal(batch["target"] == label, batch["data"] == 0)
+    assert torch.equal(batch["target"] == 1, batch["data"] > 0)
 
 
 def test_two_dimensional_patches_are_slices(pre):

@@ -1,6 +1,7 @@
 """nnU-Net's augmentation on sparse labels: no plane lost, nothing labelled that was not."""
 
 import random
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def seeded():
 
 def test_decoding_by_hand():
     encoded = torch.tensor([0, 1, 2, 3, -1, -2, -3, -4, -5], dtype=torch.int16)
-    decoded = decode_labels(encoded, unknown=3)
+    decoded = decode_labels(encoded, padding=3)
     assert decoded.tolist() == [0, 1, 2, 3, 3, 0, 1, 2, 3] and decoded.dtype == torch.int16
     assert encoded.tolist() == [0, 1, 2, 3, -1, -2, -3, -4, -5]
 
@@ -37,7 +38,7 @@ def test_decoding_undoes_what_an_expert_file_stores():
     from nnunet_gmabs.data import expert
 
     encoded = np.array([0, 2, 3, -2, -4, -5], np.int16)
-    assert decode_labels(torch.from_numpy(encoded), unknown=IGNORE).tolist() == expert.decode(encoded).tolist()
+    assert decode_labels(torch.from_numpy(encoded), padding=IGNORE).tolist() == expert.decode(encoded).tolist()
 
 
 # ---- deep supervision
@@ -128,7 +129,7 @@ def training_pipeline(
     stock = nnUNetTrainer.get_training_transforms(
         size, angles, None, tuple(range(len(size))), dummy_2d, use_mask_for_norm=list(masked), ignore_label=ignore
     )
-    return for_sparse_labels(stock, ignore, scales, regions)
+    return for_sparse_labels(stock, ignore, scales, regions, "unknown")
 
 
 def spatial_step(pipeline):
@@ -197,17 +198,23 @@ def test_nnunets_own_pipeline_thins_out_planes_where_classes_meet():
     assert kept["bilinear"] < 0.9 * kept["nearest"]
 
 
-def test_padding_becomes_unknown_and_stays_background_in_nnunets_own():
+@pytest.mark.parametrize(("padding", "label"), [("background", 0), ("unknown", IGNORE)])
+def test_corners_of_turned_patches_are_background_as_in_nnunets_own_or_unknown(padding, label):
     """The patch is as large as what was cropped, so that a rotation brings its corners in."""
     stock = nnUNetTrainer.get_training_transforms(FINAL, (0.5, 0.5), None, (), False, ignore_label=IGNORE)
     labels = torch.full((1, *FINAL), IGNORE, dtype=torch.int16)
     image = torch.ones(1, *FINAL)
-    always_move(stock)
-    moved = stock(image=image.clone(), segmentation=labels.clone())
-    assert (moved["segmentation"] == 0).float().mean() > 0.05
-    ours = training_pipeline(rotation=0.5)
-    always_move(ours)
-    assert (ours(image=image, segmentation=labels)["segmentation"] == IGNORE).all()
+    ours = for_sparse_labels(deepcopy(stock), IGNORE, None, None, padding)
+    for pipeline, corner in ((stock, 0), (ours, label)):
+        always_move(pipeline)
+        moved = pipeline(image=image.clone(), segmentation=labels.clone())["segmentation"]
+        assert set(moved.unique().tolist()) == {corner, IGNORE}
+        assert corner == IGNORE or 0.05 < (moved == corner).float().mean() < 0.95
+
+
+def test_another_name_for_the_label_of_padding_is_refused():
+    with pytest.raises(ValueError, match="padding is 'zero'; valid are 'background' and 'unknown'"):
+        SparseTargetTransform(IGNORE, None, None, "zero")
 
 
 def test_padding_is_background_where_the_data_set_has_no_ignore_label():
@@ -270,7 +277,7 @@ def test_dummy_two_dimensional_augmentation_moves_labels_within_their_slice_only
 
 def test_regions_are_bool_with_the_unknown_last():
     labels = torch.tensor([[0, 1, 2], [3, -1, -4]], dtype=torch.int16)[None]
-    target = SparseTargetTransform(IGNORE, None, [(1, 2), 2])(segmentation=labels)["segmentation"]
+    target = SparseTargetTransform(IGNORE, None, [(1, 2), 2], "unknown")(segmentation=labels)["segmentation"]
     assert target.dtype == torch.bool
     assert target.int().tolist() == [[[0, 1, 1], [0, 0, 1]], [[0, 0, 1], [0, 0, 1]], [[0, 0, 0], [1, 1, 0]]]
 
@@ -304,7 +311,7 @@ def test_a_drawn_plane_lives_on_in_every_target_of_the_pipeline(axis):
 
 
 def test_the_validation_pipeline_decodes_and_does_nothing_else():
-    pipeline = for_sparse_labels(nnUNetTrainer.get_validation_transforms(None), IGNORE, None, None)
+    pipeline = for_sparse_labels(nnUNetTrainer.get_validation_transforms(None), IGNORE, None, None, "unknown")
     labels, image = crossed_planes(), torch.randn(1, *INITIAL)
     result = pipeline(image=image.clone(), segmentation=labels.clone())
     assert torch.equal(result["image"], image)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 PADDING = -1  # nnU-Net's loader and spatial transform write this where there is no image
 
 
-def decode_labels(encoded: Tensor, unknown: int) -> Tensor:
+def decode_labels(encoded: Tensor, padding: int) -> Tensor:
     """Labels from values as an expert file stores them and the loader pads them.
 
     Three facts share one number: a label v >= 0 inside nnU-Net's nonzero mask, -2 - v outside of it (every
@@ -26,10 +26,10 @@ def decode_labels(encoded: Tensor, unknown: int) -> Tensor:
 
     Args:
         encoded: int tensor.
-        unknown: label for padding, which is no background.
+        padding: label for it: background, or the ignore label.
     """
     labels = torch.where(encoded < PADDING, -2 - encoded, encoded)
-    return torch.where(encoded == PADDING, unknown, labels).to(encoded.dtype)
+    return torch.where(encoded == PADDING, padding, labels).to(encoded.dtype)
 
 
 def downsample_labels(labels: Tensor, scales: Sequence[Sequence[float]], ignore_label: int | None) -> list[Tensor]:
@@ -76,25 +76,37 @@ class SparseTargetTransform(SegOnlyTransform):
     The first channel are expert labels. A second one, pseudo labels, follows them unchanged in the first target.
 
     Args:
-        ignore_label: of the data set; None when it has none (then padding is background, as in nnU-Net).
+        ignore_label: of the data set; None when it has none (then padding is background).
         scales: deep supervision, or None for a single target.
         regions: for region-based data sets; the targets are then bool (regions, and unknown last).
+        padding: "background", as in nnU-Net: a network that learns it also finds less where nothing was ever drawn,
+            close to the border (docs/study.md); or "unknown". Pseudo labels say nothing of padding.
     """
 
-    def __init__(self, ignore_label: int | None, scales: Sequence | None, regions: Sequence | None) -> None:
+    def __init__(
+        self,
+        ignore_label: int | None,
+        scales: Sequence | None,
+        regions: Sequence | None,
+        padding: str = "background",
+    ) -> None:
         super().__init__()
+        if padding not in ("background", "unknown"):
+            raise ValueError(f"padding is {padding!r}; valid are 'background' and 'unknown'")
+        self.unknown = 0 if ignore_label is None else ignore_label
+        self.padding = 0 if padding == "background" else self.unknown
         self.ignore_label = ignore_label
         self.scales = scales
         extra = [] if ignore_label is None else [ignore_label]
         self.to_regions = None if regions is None else ConvertSegmentationToRegionsTransform([*regions, *extra])
 
     def _apply_to_segmentation(self, segmentation: Tensor, **params) -> Tensor | list[Tensor]:
-        labels = decode_labels(segmentation, 0 if self.ignore_label is None else self.ignore_label)
-        expert, pseudo = labels[:1], labels[1:]  # pseudo labels have no channel where a trainer has none
+        expert = decode_labels(segmentation[:1], self.padding)
+        pseudo = segmentation[1:]  # no channel where a trainer has none
         scaled = [expert] if self.scales is None else downsample_labels(expert, self.scales, self.ignore_label)
         targets = [self._as_target(labels) for labels in scaled]
         if len(pseudo):
-            targets[0] = torch.cat([targets[0], pseudo])
+            targets[0] = torch.cat([targets[0], decode_labels(pseudo, self.unknown)])
         return targets[0] if self.scales is None else targets
 
     def _as_target(self, labels: Tensor) -> Tensor:
@@ -102,13 +114,17 @@ class SparseTargetTransform(SegOnlyTransform):
 
 
 def for_sparse_labels(
-    pipeline: BasicTransform, ignore_label: int | None, scales: Sequence | None, regions: Sequence | None
+    pipeline: BasicTransform,
+    ignore_label: int | None,
+    scales: Sequence | None,
+    regions: Sequence | None,
+    padding: str = "background",
 ) -> ComposeTransforms:
     """nnU-Net's pipeline, made without deep supervision and regions, with sparse labels treated rightly.
 
     - Labels are moved by the nearest neighbour: interpolation lets unknown neighbours win at the borders
       of classes inside a rotated plane, which would thin out exactly the voxels that matter.
-    - Padding becomes unknown instead of background.
+    - What an expert drew is known at every scale of deep supervision.
     - Blurring does not choose its algorithm by wall time, so that a seed means something.
 
     Raises:
@@ -117,7 +133,7 @@ def for_sparse_labels(
     steps = []
     for step in pipeline.transforms:
         if isinstance(step, RemoveLabelTansform):
-            steps.append(SparseTargetTransform(ignore_label, scales, regions))
+            steps.append(SparseTargetTransform(ignore_label, scales, regions, padding))
             continue
         if isinstance(step, SpatialTransform):
             step.mode_seg = "nearest"

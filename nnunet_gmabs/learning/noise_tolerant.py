@@ -53,8 +53,8 @@ def noise_tolerant_loss(
     """
     student = torch.softmax(logits.float(), 1)
     probs = student.detach()
-    drawn = expert != ignore_label
     known = pseudo != ignore_label
+    drawn = known & (expert != ignore_label)  # nothing but padding is known to the expert alone
     shares = {}
     if doubtful_as != "pseudo":
         doubtful = doubtful_voxels(probs, torch.where(known, pseudo, 0), known)
