@@ -35,17 +35,25 @@ def test_a_schedule_has_at_least_the_iterations_asked_for(iterations, expected):
     assert iterations <= schedule.iterations < iterations + 50
 
 
-def test_nnunet_finds_the_stock_trainer_and_it_overrides_nothing_but_its_constructor(tmp_path, monkeypatch):
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+@pytest.mark.parametrize(
+    ("kind", "expected", "base"),
+    [
+        ("stock", "nnUNetTrainerStock_3x7_seed5", "nnUNetTrainer"),
+        ("stock, no mirroring", "nnUNetTrainerStockNoMirroring_3x7_seed5", "nnUNetTrainerNoMirroring"),
+    ],
+)
+def test_nnunet_finds_the_stock_trainer_and_it_overrides_nothing_but_its_constructor(
+    kind, expected, base, tmp_path, monkeypatch
+):
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-    name = write_stock_trainer(tmp_path / "trainers", Schedule(3, 7), seed=5)
+    name = write_stock_trainer(tmp_path / "trainers", Schedule(3, 7), 5, kind)
     monkeypatch.setenv("nnUNet_extTrainer", with_trainer_folder({}, tmp_path / "trainers")["nnUNet_extTrainer"])
 
     found = recursive_find_trainer_class_by_name(name)
 
-    assert name == "nnUNetTrainerStock_3x7_seed5"
-    assert found.__bases__ == (nnUNetTrainer,)
+    assert name == expected
+    assert found.__bases__ == (recursive_find_trainer_class_by_name(base),)
     own = {key for key in vars(found) if not (key.startswith("__") and key != "__init__")}
     assert own == {"__init__"}
 
