@@ -367,9 +367,9 @@ class GMABSConfig:
     cpu_bfloat16: bool = False
     """On a CPU: networks compute in bfloat16, as nnU-Net in float16 on a GPU. About twice as fast where the processor
     has instructions for it (AVX512-BF16, AMX), slower where it has not. On CUDA it has no effect. Ours."""
-    mirroring: Literal["anatomy", "nnunet", "none"] = "anatomy"
-    """Axes along which patches are mirrored. anatomy: nnU-Net's, but none along which two drawn classes lie the same
-    way round in every labelled scan (learning/orientation.py). Ours: docs/study.md."""
+    mirroring: bool = False
+    """Whether patches, and scans to predict, are mirrored along all axes. nnU-Net's own: true. With few labels the
+    mirror images, which no scanner ever makes, cost more than they teach (docs/study.md)."""
     inference_network: Literal["teacher", "student", "peer", "better"] = "student"
     """Which network stock nnU-Net predicts with. Released program: the student. In trainings of some hundred steps the
     teacher, an average of the last hundred, lags behind (docs/study.md). Of two networks that teach each other (student

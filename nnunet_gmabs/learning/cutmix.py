@@ -1,7 +1,5 @@
 """CutMix (Yun et al., ICCV 2019): each sample gets a box of another one, in image and labels alike."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -30,17 +28,19 @@ def draw_boxes(batch: int, shape: tuple[int, ...], probability: float, generator
     return inside
 
 
-def partners(values: Tensor, mirror_axes: Sequence[int]) -> Tensor:
-    """What fills each sample's box: the sample before it; with one sample, that one mirrored along these axes."""
-    return values.roll(1, 0) if len(values) > 1 else values.flip([2 + axis for axis in mirror_axes])
+def partners(values: Tensor) -> Tensor:
+    """What fills each sample's box: the sample before it; with one sample, that one shifted by half of its sides."""
+    if len(values) > 1:
+        return values.roll(1, 0)
+    axes = tuple(range(2, values.ndim))
+    return values.roll([values.shape[axis] // 2 for axis in axes], axes)
 
 
-def apply_boxes(values: Tensor, inside: Tensor, mirror_axes: Sequence[int]) -> Tensor:
+def apply_boxes(values: Tensor, inside: Tensor) -> Tensor:
     """A new tensor: the partners' values inside the boxes, the samples' own elsewhere.
 
     Args:
         values: (B, channels, X, Y[, Z]): images, labels or masks.
         inside: (B, 1, X, Y[, Z]) bool, on the device of values.
-        mirror_axes: of X, Y[, Z], those that the training mirrors along; a single sample is its own partner, mirrored.
     """
-    return torch.where(inside, partners(values, mirror_axes), values)
+    return torch.where(inside, partners(values), values)

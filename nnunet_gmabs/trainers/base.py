@@ -27,7 +27,6 @@ from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.inference import mixed_precision
 from nnunet_gmabs.learning.gradients import gradient_norms
 from nnunet_gmabs.learning.losses import weighted_sum
-from nnunet_gmabs.learning.orientation import directed_axes
 from nnunet_gmabs.learning.supervised import SupervisedLoss, labelled_mask
 from nnunet_gmabs.presets import SPARSE
 from nnunet_gmabs.settings import resolve
@@ -154,33 +153,12 @@ class nnUNetTrainerSparse(ResumableTrainer):
         """Folder of expert files that belong to this training alone; None where there are none."""
         return None
 
-    @cached_property
-    def directed_axes(self) -> list[int]:
-        """Axes of the training grid that are not mirrored, for this whole training (learning/orientation.py)."""
-        if self.config.mirroring != "anatomy":
-            return [] if self.config.mirroring == "nnunet" else [0, 1, 2]
-        axes = directed_axes(loaders.drawn_places(self, self.scans.labelled))
-        self.print_to_log_file(f"axes along which the drawn classes lie the same way round: {axes or 'none'}")
-        return axes
-
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
-        """nnU-Net's augmentation, which does not mirror what tells classes apart."""
-        rotation, dummy_2d, initial_patch_size, axes = (
-            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
-        first = 3 - len(self.configuration_manager.patch_size)  # slices of 2d configurations are along axis 0
-        axes = tuple(axis for axis in axes if first + axis not in self.directed_axes) or None  # None as nnU-Net's none
-        self.inference_allowed_mirroring_axes = axes
-        return rotation, dummy_2d, initial_patch_size, axes
-
-    def state(self) -> dict[str, Any]:
-        """Also which axes are not mirrored: scans that are labelled later do not change that."""
-        return {**super().state(), "directed_axes": self.directed_axes}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Counterpart of state()."""
-        super().load_state(state)
-        self.directed_axes = state["directed_axes"]
+        """nnU-Net's augmentation; patches, and scans to predict, are mirrored only where the settings say so."""
+        rotation, dummy_2d, patch_size, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if not self.config.mirroring:
+            self.inference_allowed_mirroring_axes = axes = None
+        return rotation, dummy_2d, patch_size, axes
 
     def get_dataloaders(self):
         """nnU-Net's augmentation and workers around the two streams."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -43,15 +42,6 @@ def labelled_scans(trainer: nnUNetTrainerSparse) -> tuple[list[str], list[str]]:
     with trainer.ranks.writer_first():
         expert.ensure_expert_labels(folder.parent, *managers, identifiers)
     return identifiers, expert.labelled_identifiers(folder.parent, folder.name, identifiers)
-
-
-def drawn_places(trainer: nnUNetTrainerSparse, identifiers: Sequence[str]) -> Iterator[dict[int, np.ndarray]]:
-    """For each labelled scan the voxels of its drawn foreground classes, at most 10,000 of each, (n, 3)."""
-    folder = Path(trainer.preprocessed_dataset_folder)
-    for identifier in identifiers:
-        file = expert.expert_file(folder.parent, folder.name, identifier, trainer.own_expert)
-        places = expert.class_locations(expert.read_expert(file)[1])
-        yield {label: voxels for label, voxels in places.items() if label > 0}
 
 
 def build(trainer: nnUNetTrainerSparse):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -143,11 +143,7 @@ class MutualTeaching(Base):
         strong = apply_strong_view(self._weak, draw_strong_view(self._weak, settings.strength, self.views))
         shape = tuple(self._weak.shape[2:])
         boxes = cutmix.draw_boxes(len(self._weak), shape, settings.cutmix, self.choices).to(self.device)
-        return cutmix.apply_boxes(strong, boxes, self._mirror_axes), boxes
-
-    @property
-    def _mirror_axes(self) -> Sequence[int]:
-        return self.inference_allowed_mirroring_axes or ()  # nnU-Net: None for none
+        return cutmix.apply_boxes(strong, boxes), boxes
 
     def image_term(self) -> Tensor:
         """L_image of the network in place: the other one's labels on the strong view."""
@@ -155,8 +151,7 @@ class MutualTeaching(Base):
             return self._nothing()
         if self._strong is None or self._boxes is None:
             return self._nothing_but_others(self._taught)
-        both = self._taught.labels, self._taught.kept
-        labels, kept = (cutmix.apply_boxes(x, self._boxes, self._mirror_axes) for x in both)
+        labels, kept = (cutmix.apply_boxes(x, self._boxes) for x in (self._taught.labels, self._taught.kept))
         logits = self.full_resolution(self.network(self._strong))
         return mutual_loss(logits, PseudoLabels(labels, kept), self.mutual_settings.dice_weight, self.ranks.total)
 
