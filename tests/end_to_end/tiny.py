@@ -295,9 +295,10 @@ def kill(process: subprocess.Popen) -> None:
 
 @contextlib.contextmanager
 def cheap():
-    """Inside, nnU-Net's final validation uses threads instead of processes, and no pictures are drawn.
+    """Inside, nnU-Net's final validation uses a thread instead of processes, and no pictures are drawn.
 
-    Each new process would import torch and nnU-Net; that and the pictures take longer than all else here.
+    Each new process would import torch and nnU-Net; that and the pictures take longer than all else here. One thread,
+    because SimpleITK may crash when several read at the same time.
     """
     from nnunetv2.evaluation import evaluate_predictions
     from nnunetv2.training.logging.nnunet_logger import LocalLogger
@@ -305,7 +306,7 @@ def cheap():
 
     from nnunet_gmabs.trainers import progress
 
-    threads = types.SimpleNamespace(get_context=lambda _: types.SimpleNamespace(Pool=ThreadPool))
+    threads = types.SimpleNamespace(get_context=lambda _: types.SimpleNamespace(Pool=lambda _: ThreadPool(1)))
     with (
         mock.patch.object(module, "multiprocessing", threads),
         mock.patch.object(evaluate_predictions, "multiprocessing", threads),
