@@ -50,14 +50,23 @@ def test_the_teacher_gets_no_gradient_and_stays_in_evaluation_mode(started):
     assert known == {id(p) for p in started.network.parameters()}
 
 
-def test_unlabelled_samples_give_no_supervised_loss(started):
+def test_unlabelled_samples_give_no_supervised_loss_but_for_their_padding(started):
     batch = next(started.dataloader_train)
     output = [o.detach().requires_grad_() for o in started.network(batch["data"])]
     started.loss(output, batch["target"]).backward()
     gradient = output[0].grad
     assert batch["labelled"].tolist() == [True, False]
     assert gradient[0].abs().sum() > 0
-    assert gradient[1].abs().sum() == 0
+    target = batch["target"][0][1, 0]
+    padding = target != started.label_manager.ignore_label
+    assert padding.float().mean() < 0.9 and (target[padding] == 0).all()
+    assert gradient[1][:, ~padding].abs().sum() == 0
+
+
+def test_with_padding_unknown_they_give_none_at_all(project, tmp_path):
+    trainer = Training(project, tmp_path, settings={"supervision": {"padding": "unknown"}}).build()
+    batch = next(trainer.get_dataloaders()[0])
+    assert (batch["target"][0][1] == trainer.label_manager.ignore_label).all()
 
 
 def test_labelled_samples_give_no_consistency(started):
