@@ -42,8 +42,8 @@ class SupervisionConfig:
     cross_entropy_average: Literal["voxels", "samples"] = "voxels"
     """Ours: mean over all labelled voxels of the batch, as nnU-Net. Paper: per sample, then over samples."""
     padding: Literal["background", "unknown"] = "background"
-    """What is taken for the label outside of a scan, where patches are blank. nnU-Net's own: background. It keeps
-    predictions clean where nothing was ever drawn (docs/study.md)."""
+    """What is taken for the label outside of a scan, where patches are blank. nnU-Net's own: background. Unknown
+    gives more false foreground (docs/study.md)."""
 
     def __post_init__(self) -> None:
         _check_range(self, "dice_weight", 0)
@@ -368,8 +368,8 @@ class GMABSConfig:
     """On a CPU: networks compute in bfloat16, as nnU-Net in float16 on a GPU. About twice as fast where the processor
     has instructions for it (AVX512-BF16, AMX), slower where it has not. On CUDA it has no effect. Ours."""
     mirroring: bool = False
-    """Whether patches, and scans to predict, are mirrored along all axes. nnU-Net's own: true. With few labels the
-    mirror images, which no scanner ever makes, cost more than they teach (docs/study.md)."""
+    """Whether patches, and scans to predict, are mirrored along all axes. nnU-Net's own: true. Ours: with few labels
+    and 600 to 2,000 iterations mirrored patches cost more than they teach (docs/study.md)."""
     inference_network: Literal["teacher", "student", "peer", "better"] = "student"
     """Which network stock nnU-Net predicts with. Released program: the student. In trainings of some hundred steps the
     teacher, an average of the last hundred, lags behind (docs/study.md). Of two networks that teach each other (student

@@ -109,6 +109,19 @@ def test_doubt_of_expert_voxels_is_counted_and_has_no_effect():
     assert loss == noisy
 
 
+def test_padding_is_no_voxel_that_an_expert_drew():
+    logits, pseudo = contradicted()
+    expert = torch.full_like(pseudo, 2)
+    expert[0, 0, :4, 20:45] = pseudo[0, 0, :4, 20:45]
+    _, shares = noise_tolerant_loss(logits, pseudo, expert, 2, "student", None)
+    pseudo[0, 0, -4:] = 2  # padding: background to the expert, nothing to the generalist
+    _, without = noise_tolerant_loss(logits, pseudo, expert, 2, "student", None)
+    expert[0, 0, -4:] = 0
+    _, padded = noise_tolerant_loss(logits, pseudo, expert, 2, "student", None)
+    assert float(shares["doubted_expert"]) > 0
+    assert padded == without
+
+
 def test_nothing_known_gives_zero_in_the_graph(batch):
     logits, pseudo, expert = batch
     nothing = torch.full_like(pseudo, IGNORE)

@@ -212,6 +212,15 @@ def test_corners_of_turned_patches_are_background_as_in_nnunets_own_or_unknown(p
         assert corner == IGNORE or 0.05 < (moved == corner).float().mean() < 0.95
 
 
+def test_at_coarse_scales_a_drawn_voxel_comes_before_padding_and_padding_before_nothing():
+    labels = torch.tensor(
+        [[2, -1, -1, IGNORE], [-1, -1, IGNORE, IGNORE], [IGNORE] * 4, [IGNORE] * 4], dtype=torch.int16
+    )
+    fine, coarse = SparseTargetTransform(IGNORE, [[1, 1], [0.5, 0.5]], None)(segmentation=labels[None])["segmentation"]
+    assert fine[0].tolist() == [[2, 0, 0, IGNORE], [0, 0, IGNORE, IGNORE], [IGNORE] * 4, [IGNORE] * 4]
+    assert coarse[0].tolist() == [[2, 0], [IGNORE, IGNORE]]
+
+
 def test_another_name_for_the_label_of_padding_is_refused():
     with pytest.raises(ValueError, match="padding is 'zero'; valid are 'background' and 'unknown'"):
         SparseTargetTransform(IGNORE, None, None, "zero")

@@ -79,8 +79,8 @@ class SparseTargetTransform(SegOnlyTransform):
         ignore_label: of the data set; None when it has none (then padding is background).
         scales: deep supervision, or None for a single target.
         regions: for region-based data sets; the targets are then bool (regions, and unknown last).
-        padding: "background", as in nnU-Net: a network that learns it also finds less where nothing was ever drawn,
-            close to the border (docs/study.md); or "unknown". Pseudo labels say nothing of padding.
+        padding: "background", as in nnU-Net: a network that learns it finds less false foreground (docs/study.md); or
+            "unknown". At coarse scales what an expert drew comes first. Pseudo labels say nothing of padding.
     """
 
     def __init__(
@@ -101,13 +101,18 @@ class SparseTargetTransform(SegOnlyTransform):
         self.to_regions = None if regions is None else ConvertSegmentationToRegionsTransform([*regions, *extra])
 
     def _apply_to_segmentation(self, segmentation: Tensor, **params) -> Tensor | list[Tensor]:
-        expert = decode_labels(segmentation[:1], self.padding)
-        pseudo = segmentation[1:]  # no channel where a trainer has none
-        scaled = [expert] if self.scales is None else downsample_labels(expert, self.scales, self.ignore_label)
+        expert, pseudo = segmentation[:1], segmentation[1:]  # the second without channel where a trainer has none
+        scaled = self._at_scales(decode_labels(expert, self.unknown))
+        if self.padding != self.unknown and (expert == PADDING).any():
+            padded = self._at_scales(decode_labels(expert, self.padding))
+            scaled = [torch.where(s == self.unknown, p, s) for s, p in zip(scaled, padded, strict=True)]
         targets = [self._as_target(labels) for labels in scaled]
         if len(pseudo):
             targets[0] = torch.cat([targets[0], decode_labels(pseudo, self.unknown)])
         return targets[0] if self.scales is None else targets
+
+    def _at_scales(self, labels: Tensor) -> list[Tensor]:
+        return [labels] if self.scales is None else downsample_labels(labels, self.scales, self.ignore_label)
 
     def _as_target(self, labels: Tensor) -> Tensor:
         return labels if self.to_regions is None else self.to_regions(segmentation=labels)["segmentation"]
