@@ -2,9 +2,10 @@
 
     python scripts/plot_benchmark.py scripts/benchmarks/main_job.yaml --work DIR
 
-DIR/results.csv is what scripts/benchmark.py has measured so far. Writes DIR/table.md (Dice, HD95, surface Dice; the
-claims of CONFIG, paired per scan and bootstrapped over scans and seeds; time and memory) and DIR/dice.png (Dice over
-drawn planes, a line for each trainer with the band of its seeds, full supervision as a dashed line).
+DIR/results.csv is what scripts/benchmark.py has measured so far. Writes DIR/table.md (Dice, surface Dice and HD95,
+before and after post-processing; the claims of CONFIG, paired per scan and bootstrapped over scans and seeds; time and
+memory) and DIR/dice.png (Dice over drawn planes, a line for each trainer with the band of its seeds, full supervision
+as a dashed line).
 """
 
 from __future__ import annotations
@@ -50,19 +51,29 @@ def means(lines: list[dict[str, str]], column: str) -> Means:
     return result
 
 
-def score_table(grid: Grid, table: Means, factor: float = 1.0) -> str:
-    """Rows by labels; the mean of the seeds, in brackets each of them."""
-    used = [name for name in (*grid.labels, ALL_DENSE) if any(labels == name for _, labels in table)]
-    lines = []
+def score_table(grid: Grid, lines: list[dict[str, str]], labels: str) -> str:
+    """The trainings on one kind of labels: means over seeds, and each seed's Dice; surfaces before / after."""
+
+    def seeds(row: str, column: str) -> list[float]:
+        factor = 1 if column.startswith("hd95") else 100
+        return [factor * value for _, value in sorted(tables[column].get((row, labels), {}).items())]
+
+    names = ("dice", "nsd", "hd95_mm")
+    tables = {column: means(lines, column) for name in names for column in (name, name + POSTPROCESSED)}
+    rows = []
     for row in grid.rows:
-        cells = []
-        for labels in used:
-            seeds = [factor * v for _, v in sorted(table.get((row, labels), {}).items())]
-            each = f" ({', '.join(f'{v:.1f}' for v in seeds)})" if len(seeds) > 1 else ""
-            cells.append(f"{np.mean(seeds):.1f}{each}" if seeds else "")
-        if any(cells):
-            lines.append([row, *cells])
-    return markdown_table(["trainer", *used], lines)
+        dice, *surfaces = [[seeds(row, name), seeds(row, name + POSTPROCESSED)] for name in names]
+        if dice[0]:
+            both = [" / ".join(f"{np.mean(values):.1f}" for values in pair if values) for pair in surfaces]
+            rows.append([row, *map(mean_and_seeds, dice), *both])
+    surface_dice = f"surface Dice at {grid.nsd_tolerance_mm} mm (%)"
+    return markdown_table(["trainer", "Dice (%)", "after post-processing", surface_dice, "HD95 (mm)"], rows)
+
+
+def mean_and_seeds(values: list[float]) -> str:
+    """The mean, and in brackets the values where there are several."""
+    each = f" ({', '.join(f'{v:.1f}' for v in values)})" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{each}" if values else ""
 
 
 def claim_table(grid: Grid, results: Path) -> str:
@@ -145,12 +156,10 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     judged = f"{grid.judge_unlabelled} unlabelled training scans" if grid.judge_unlabelled else "test scans"
-    scores = {"Dice (%)": ("dice", 100), "HD95 (mm)": ("hd95_mm", 1)}
-    scores |= {f"Surface Dice (%) at {grid.nsd_tolerance_mm} mm": ("nsd", 100)}
     parts = [f"{judged}, {grid.iterations} iterations", claim_table(grid, args.work / "results.csv")]
-    for when, ending in (("", ""), (" after nnU-Net's post-processing, decided from the drawn planes", POSTPROCESSED)):
-        for title, (column, factor) in scores.items():
-            parts.append(f"{title}{when}:\n\n" + score_table(grid, means(lines, column + ending), factor))
+    measured = {line["labels"] for line in lines}
+    for labels in filter(measured.__contains__, (*grid.labels, ALL_DENSE)):
+        parts.append(f"**{labels}**\n\n{score_table(grid, lines, labels)}")
     parts.append(cost_table(grid, lines))
     text = "\n\n".join(parts) + "\n"
     (args.work / "table.md").write_text(text, encoding="utf-8")
