@@ -1,24 +1,25 @@
 """A grid of trainings on a densely labelled data set: trainers, labels and seeds, stock nnU-Net included.
 
-    python scripts/benchmark.py scripts/benchmarks/main_job.yaml --data FOLDER --work DIR [--jobs 2]
-    python scripts/plot_benchmark.py scripts/benchmarks/main_job.yaml --work DIR
+    python scripts/benchmark.py scripts/benchmarks/exemplar.yaml --data FOLDER --work DIR [--jobs 2] [--measured FILE]
+    python scripts/plot_benchmark.py scripts/benchmarks/exemplar.yaml --work DIR
 
 FOLDER holds the data set that CONFIG names, in nnU-Net's raw format with dense labels. For each entry of `labels` and
 each seed, `gmabs sparsify` keeps some planes of some scans and `gmabs prepare` makes the rest ready; every row trains
 through nnUNetv2_train for the same number of iterations with the same plans, and predicts the test scans through
-nnUNetv2_predict --disable_tta. A seed draws the labelled scans and seeds the training. Stock nnU-Net, and all trainers
+nnUNetv2_predict --disable_tta (on a CPU with several windows in a pass, see benchmark_predict.py). A seed draws the labelled scans and seeds the training. Stock nnU-Net, and all trainers
 that have no use for unlabelled scans, see labelled ones only. Test scans: imagesTs, and `test_scans` of the training
 scans; or, with `judge_unlabelled`, so many unlabelled training scans, for choices that must not be made on a test set.
 With `spacing_mm` the dense data are resampled first, for all rows alike: a coarse grid needs little time.
 
 Each training is one cell, DIR/cells/NAME.json; one that is there is not trained again, so the script can be killed and
 started again. DIR/results.csv has all cells: a row for each scan and class (gmabs' scripts/compare.py reads it, too).
+With --measured, cells that FILE has, such as docs/measured/exemplar.jsonl, are not trained either, and those that are
+trained are added to it.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import re
@@ -37,13 +38,14 @@ from typing import Any
 import numpy as np
 from benchmark_data import Data
 from benchmark_grid import ALL_DENSE, Cell, Grid
-from benchmark_scores import POSTPROCESSED, postprocessed_scores, scores_of
+from benchmark_measured import POSTPROCESSED_SCORES, Result, read_measured, write_csv, write_measured
+from benchmark_scores import postprocessed_scores, scores_of
 
 from nnunet_gmabs import __version__
 from nnunet_gmabs.demo.nnunet_commands import find_command
 from nnunet_gmabs.demo.stock import BASES, Schedule, with_trainer_folder, write_stock_trainer
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import replace_atomically, write_json
+from nnunet_gmabs.files import write_json
 
 
 class Commands:
@@ -82,10 +84,12 @@ class Benchmark:
         self.source = args.data.resolve() / grid.dataset
         if not (self.source / "dataset.json").is_file():
             raise InputError(f"{self.source}: no dataset.json; --data must be the folder that holds {grid.dataset}")
-        self.schedule = Schedule.of(grid.iterations)
+        self.schedule, self.measured = Schedule.of(grid.iterations), args.measured
         self.data = Data(grid, self.source, self.work, self.command)
         self.classes = [v for v in json.loads((self.source / "dataset.json").read_text())["labels"].values() if v]
         self.commands = Commands()
+        batched = str(Path(__file__).with_name("benchmark_predict.py"))
+        self.predict_program = batched if args.device == "cpu" else "nnUNetv2_predict"
         for name in ("raw", "preprocessed", "cells", "logs"):
             (self.work / name).mkdir(parents=True, exist_ok=True)
 
@@ -118,7 +122,8 @@ class Benchmark:
             environment = {"nnUNet_n_proc_DA": "0", **environment, "OMP_NUM_THREADS": str(self.threads)}
             environment["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait must not take the core of the job beside
         environment = with_trainer_folder(environment, self.work / "trainers")
-        command = [find_command(program), *map(str, arguments)]
+        python = [sys.executable] if program.endswith(".py") else []
+        command = [*python, program if python else find_command(program), *map(str, arguments)]
         return self.commands.run(command, environment, self.work / "logs" / f"{name}.log")
 
     def result_file(self, cell: Cell) -> Path:
@@ -130,11 +135,30 @@ class Benchmark:
         path = self.result_file(cell)
         if not path.is_file():
             return False
-        result = json.loads(path.read_text())
-        settings = {} if self.grid.rows[cell.row].trainer in BASES else self.settings(cell)
-        if (result["settings"], result["iterations"]) != (settings, self.schedule.iterations):
+        if not self.is_alike(json.loads(path.read_text()), cell):
             raise InputError(f"{path} was measured with other settings; remove it, or give the row another name")
         return True
+
+    def is_alike(self, result: Result, cell: Cell) -> bool:
+        """Whether a result is of the cell as the grid has it now: settings, length and data."""
+        settings = {} if self.grid.rows[cell.row].trainer in BASES else self.settings(cell)
+        wanted = (settings, self.schedule.iterations, self.grid.data(cell))
+        return (result["settings"], result["iterations"], result.get("data", wanted[2])) == wanted
+
+    def take_over(self) -> None:
+        """Cells of the file of measured ones, which are then not trained here."""
+        cells = {(c.row, c.labels, c.seed): c for c in self.grid.cells()}
+        for result in read_measured(self.measured):
+            cell = cells.get((result["row"], result["labels"], result["seed"]))
+            if cell and not self.result_file(cell).is_file() and self.is_alike(result, cell):
+                write_json(self.result_file(cell), result)
+
+    def write_results(self) -> None:
+        """Make results.csv, and the file of measured cells, from all cells."""
+        results = [json.loads(path.read_text()) for path in sorted((self.work / "cells").glob("*.json"))]
+        write_csv(self.work / "results.csv", results, self.grid.dataset)
+        if self.measured:
+            write_measured(self.measured, results)
 
     def run(self, cell: Cell) -> None:
         """Train, predict, judge; the result's file appears at the end."""
@@ -154,7 +178,8 @@ class Benchmark:
         images, truth = self.data.judged(cell)
         output = self.work / "results" / name / "predictions"
         predict = ["-d", int(dataset[7:10]), "-i", images, "-o", output, "-c", "3d_fullres", "-f", 0, *model]
-        self.command(name, "nnUNetv2_predict", *predict, "-npp", 1, "-nps", 1, "--disable_tta")
+        # without processes of its own: another training runs beside
+        self.command(name, self.predict_program, *predict, "-npp", 0, "-nps", 0, "--disable_tta")
         folder = next((self.work / "results" / name).glob("*/*/fold_0"))
         how = (self.classes, self.grid.nsd_tolerance_mm)
         scores = scores_of(output, truth, *how) | postprocessed_scores(output, truth, *how, self.trained_on(cell))
@@ -165,6 +190,7 @@ class Benchmark:
             "strategy": settings.get("active", {}).get("strategy", "at the start"),
             "settings": settings,
             "iterations": self.schedule.iterations,
+            "data": self.grid.data(cell),
             **used,
             "seconds": round(seconds, 1),
             "step_seconds": round(step_seconds(folder, self.schedule.iterations_per_epoch), 4),
@@ -175,7 +201,7 @@ class Benchmark:
         write_json(self.result_file(cell), result)
         mean = np.nanmean([value for scan in scores["dice"].values() for value in scan.values()])
         print(f"{name}: Dice {100 * mean:.1f}, {seconds / 60:.1f} min", flush=True)
-        self.write_csv()
+        self.write_results()
 
     def trained_on(self, cell: Cell) -> Path:
         """The raw data set of a training."""
@@ -184,12 +210,12 @@ class Benchmark:
     def complete(self, cell: Cell) -> None:
         """Add the scores that a cell of an older version of this script lacks, from its predictions."""
         path, output = self.result_file(cell), self.work / "results" / cell.name / "predictions"
-        result = json.loads(path.read_text())
+        result = {"data": self.grid.data(cell), **json.loads(path.read_text())}
         if not result["scores"].keys() >= set(POSTPROCESSED_SCORES) and output.is_dir():
             _, truth = self.data.judged(cell)
             how = (self.classes, self.grid.nsd_tolerance_mm, self.trained_on(cell))
             result["scores"] |= postprocessed_scores(output, truth, *how)
-            write_json(path, result)
+        write_json(path, result)
 
     def used(self, cell: Cell, folder: Path) -> dict[str, int]:
         """Scans and planes that an expert drew for a training, those that it asked for included."""
@@ -202,33 +228,6 @@ class Benchmark:
             for scan in request["scans"]:
                 drawn[scan["identifier"]] = drawn.get(scan["identifier"], 0) + len(scan["planes"])
         return {"scans_used": len(drawn), "planes_used": sum(drawn.values())}
-
-    def write_csv(self) -> None:
-        """Make results.csv from all cells."""
-        results = [json.loads(path.read_text()) for path in sorted((self.work / "cells").glob("*.json"))]
-
-        def write(path: Path) -> None:
-            with open(path, "w", newline="", encoding="utf-8") as f:
-                writer = csv.DictWriter(f, COLUMNS)
-                writer.writeheader()
-                for result in results:
-                    common = {key: result[key] for key in COLUMNS if key in result} | result["versions"]
-                    common |= {"dataset": self.grid.dataset, "cell": f"{result['row']}, {result['labels']}"}
-                    for scan, by_class in result["scores"]["dice"].items():
-                        for label in by_class:
-                            values = {key: by_scan[scan][label] for key, by_scan in result["scores"].items()}
-                            writer.writerow({**common, "scan": scan, "class": label, **values})
-
-        replace_atomically(self.work / "results.csv", write)
-
-
-SCORES = ["dice", "hd95_mm", "nsd"]
-POSTPROCESSED_SCORES = [name + POSTPROCESSED for name in SCORES]
-COLUMNS = [
-    *("dataset", "cell", "row", "labels", "strategy", "trainer", "seed", "iterations", "scan", "class"),
-    *(*SCORES, *POSTPROCESSED_SCORES, "scans_used", "planes_used", "seconds", "step_seconds", "peak_mib"),
-    *("nnunetv2", "torch", "nnunet_gmabs", "commit"),
-]
 
 
 def step_seconds(folder: Path, iterations: int) -> float:
@@ -251,6 +250,7 @@ def main() -> int:
     parser.add_argument("config", type=Path, help="the grid, see scripts/benchmarks")
     parser.add_argument("--data", type=Path, required=True, help="folder with the dense data set")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything this makes")
+    parser.add_argument("--measured", type=Path, metavar="FILE", help="cells that are known already; gets the new ones")
     parser.add_argument("--rows", nargs="+", help="only these rows")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
@@ -259,6 +259,8 @@ def main() -> int:
     args = parser.parse_args()
     try:
         benchmark = Benchmark(Grid.read(args.config), args)
+        if args.measured and args.measured.is_file():
+            benchmark.take_over()
         cells = benchmark.grid.cells()
         unknown = set(args.rows or ()) - {cell.row for cell in cells}
         if unknown:
@@ -278,7 +280,7 @@ def main() -> int:
             benchmark.data.make(labels, seed)
         with ThreadPoolExecutor(args.jobs) as pool:
             failed = [error for error in pool.map(lambda cell: outcome(benchmark, cell), waiting) if error]
-        benchmark.write_csv()
+        benchmark.write_results()
     except InputError as error:
         failed = [error]
     for error in failed:

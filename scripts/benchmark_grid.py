@@ -84,6 +84,13 @@ class Grid:
                 raise InputError(f"{path}: claims: {claim}: must be the names of two rows")
         return cls(**{**grid.__dict__, "labels": labels, "rows": rows})
 
+    def data(self, cell: Cell) -> dict[str, Any]:
+        """What a training sees and is judged on; results compare only where this is alike but for what is drawn."""
+        labels = self.labels.get(cell.labels)  # none: all scans, dense
+        drawn = {"scans": labels.scans, "planes": labels.planes, "position": labels.position} if labels else None
+        names = ("dataset", "plans", "spacing_mm", "test_scans", "judge_unlabelled")
+        return {**{name: getattr(self, name) for name in names}, "drawn": drawn}
+
     def cells(self) -> list[Cell]:
         """All trainings, those of one seed together so that every claim is soon about one whole seed."""
         cells = []

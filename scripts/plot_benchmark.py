@@ -1,8 +1,9 @@
 """Tables and label-efficiency curves of a benchmark.
 
-    python scripts/plot_benchmark.py scripts/benchmarks/main_job.yaml --work DIR
+    python scripts/plot_benchmark.py scripts/benchmarks/exemplar.yaml --work DIR [--measured FILE]
 
-DIR/results.csv is what scripts/benchmark.py has measured so far. Writes DIR/table.md (Dice, surface Dice and HD95,
+DIR/results.csv is what scripts/benchmark.py has measured so far; with --measured it is made from FILE, such as
+docs/measured/exemplar.jsonl, so that tables need no training. Writes DIR/table.md (Dice, surface Dice and HD95,
 before and after post-processing; the claims of CONFIG, paired per scan and bootstrapped over scans and seeds; time and
 memory) and DIR/dice.png (Dice over drawn planes, a line for each trainer with the band of its seeds, full supervision
 as a dashed line).
@@ -19,6 +20,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from benchmark_grid import ALL_DENSE, Grid
+from benchmark_measured import read_measured, write_csv
 from benchmark_scores import POSTPROCESSED
 
 from nnunet_gmabs.errors import InputError
@@ -149,9 +151,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--measured", type=Path, metavar="FILE", help="make results.csv from it first")
     args = parser.parse_args()
     try:
-        grid, lines = Grid.read(args.config), read(args.work / "results.csv")
+        grid = Grid.read(args.config)
+        if args.measured:
+            args.work.mkdir(parents=True, exist_ok=True)
+            write_csv(args.work / "results.csv", read_measured(args.measured), grid.dataset)
+        lines = read(args.work / "results.csv")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -65,6 +65,7 @@ def dense(tmp_path):
 @pytest.fixture
 def bench(scripts, config, dense, tmp_path):
     arguments = type("Arguments", (), {"data": dense.parent, "work": tmp_path / "work", "device": "cpu", "threads": 1})
+    arguments.measured = tmp_path / "measured.jsonl"
     return scripts[0].Benchmark(scripts[0].Grid.read(config), arguments)
 
 
@@ -77,7 +78,14 @@ def write_cell(bench, cell, dice, **more):
     result = {
         **{"row": cell.row, "labels": cell.labels, "seed": cell.seed, "trainer": row.trainer, "strategy": ""},
         **{"settings": {} if row.trainer == "stock" else bench.settings(cell), "iterations": 2},
-        **{"scans_used": 2, "planes_used": 6, "seconds": 60, "step_seconds": 0.5, "peak_mib": 900},
+        **{
+            "data": bench.grid.data(cell),
+            "scans_used": 2,
+            "planes_used": 6,
+            "seconds": 60,
+            "step_seconds": 0.5,
+            "peak_mib": 900,
+        },
         **{"versions": {"nnunetv2": "2"}, "scores": scores, **more},
     }
     bench.result_file(cell).write_text(json.dumps(result))
@@ -127,13 +135,61 @@ def test_a_measured_cell_is_not_measured_again_and_not_mistaken(scripts, bench, 
         bench.is_done(cell)
 
 
+def read_table(bench):
+    """results.csv, its scores with as many digits as the file of measured cells has."""
+    with open(bench.work / "results.csv", newline="") as f:
+        lines = list(csv.DictReader(f))
+    return [
+        {k: f"{float(v):.5f}" if "dice" in k or k[:3] in ("hd9", "nsd") else v for k, v in x.items()} for x in lines
+    ]
+
+
+def test_measured_cells_go_from_machine_to_machine_and_are_not_trained_again(scripts, bench, config):
+    here, there = (scripts[0].Cell(row, "2 scans", 0) for row in ("ours", "stock"))
+    write_cell(bench, here, {"a": 0.123456789, "b": float("nan")})
+    write_cell(bench, there, {"a": 0.5, "b": 0.25})
+    bench.write_results()
+    lines = bench.measured.read_text().splitlines()
+    assert [json.loads(line)["row"] for line in lines] == ["ours", "stock"]
+    assert json.loads(lines[0])["scores"]["dice"] == {"1": [0.12346, None], "2": [0.12346, None]}
+    table = read_table(bench)
+    for path in (bench.work / "cells").iterdir():
+        path.unlink()
+    bench.take_over()
+    bench.write_results()
+    assert bench.is_done(here) and bench.is_done(there)
+    assert read_table(bench) == table
+    assert bench.measured.read_text().splitlines() == lines
+    bench.result_file(there).unlink()
+    bench.grid.labels["2 scans"] = scripts[0].Grid.read(config).labels["1 dense scan"]  # other data, same name
+    bench.take_over()
+    assert not bench.is_done(there)
+    with pytest.raises(InputError, match="other settings"):
+        bench.is_done(here)
+    bench.measured.write_text(lines[1] + "\n{}\n")
+    with pytest.raises(InputError, match=r"measured.jsonl, line 2: .*remove this line"):
+        bench.take_over()
+
+
+def test_tables_need_no_training_where_cells_are_measured(scripts, bench, config, tmp_path, capsys, monkeypatch):
+    write_cell(bench, scripts[0].Cell("ours", "2 scans", 0), {"a": 0.5, "b": 0.7})
+    bench.write_results()
+    command = ["plot_benchmark.py", str(config), "--work", str(tmp_path / "new"), "--measured", str(bench.measured)]
+    monkeypatch.setattr(sys, "argv", command)
+    assert scripts[1].main() == 0
+    assert "| ours | 60.0 | 37.0 |" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*command[:-1], str(tmp_path / "none.jsonl")])
+    assert scripts[1].main() == 2
+    assert "none.jsonl: no such file" in capsys.readouterr().err
+
+
 def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monkeypatch):
     benchmark, plot = scripts
     for seed in (0, 1):
         write_cell(bench, benchmark.Cell("stock", "2 scans", seed), {"a": 0.5, "b": 0.6})
         write_cell(bench, benchmark.Cell("ours", "2 scans", seed), {"a": 0.6, "b": 0.7 + 0.1 * seed})
     write_cell(bench, benchmark.Cell("all", "all scans, dense", 1), {"a": 0.9, "b": 0.9})
-    bench.write_csv()
+    bench.write_results()
     monkeypatch.setattr(sys, "argv", ["plot_benchmark.py", str(config), "--work", str(bench.work)])
     assert plot.main() == 0
     text = capsys.readouterr().out
@@ -150,7 +206,7 @@ def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monk
         result = json.loads(path.read_text())
         result["scores"] = {k: v for k, v in result["scores"].items() if not k.endswith("_postprocessed")}
         path.write_text(json.dumps(result))
-    bench.write_csv()
+    bench.write_results()
     assert plot.main() == 0
     assert "| 2 x 2 | +12.5 (+10.0 to +20.0) | yes |  |  |" in capsys.readouterr().out
 
@@ -196,7 +252,7 @@ def test_the_drawn_planes_say_what_is_taken_off_predictions_also_of_cells_that_a
 def test_the_script_compares_its_own_table(scripts, bench):
     for row, dice in (("stock", 0.5), ("ours", 0.6)):
         write_cell(bench, scripts[0].Cell(row, "2 scans", 0), {"a": dice, "b": dice})
-    bench.write_csv()
+    bench.write_results()
     command = [sys.executable, str(SCRIPTS / "compare.py"), str(bench.work / "results.csv")]
     done = subprocess.run([*command, "--reference", "stock, 2 scans"], capture_output=True, text=True, check=True)
     assert "ours, 2 scans - stock, 2 scans" in done.stdout and "+10.0" in done.stdout
