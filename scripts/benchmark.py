@@ -6,10 +6,11 @@
 FOLDER holds the data set that CONFIG names, in nnU-Net's raw format with dense labels. For each entry of `labels` and
 each seed, `gmabs sparsify` keeps some planes of some scans and `gmabs prepare` makes the rest ready; every row trains
 through nnUNetv2_train for the same number of iterations with the same plans, and predicts the test scans through
-nnUNetv2_predict --disable_tta (on a CPU with several windows in a pass, see benchmark_predict.py). A seed draws the labelled scans and seeds the training. Stock nnU-Net, and all trainers
-that have no use for unlabelled scans, see labelled ones only. Test scans: imagesTs, and `test_scans` of the training
-scans; or, with `judge_unlabelled`, so many unlabelled training scans, for choices that must not be made on a test set.
-With `spacing_mm` the dense data are resampled first, for all rows alike: a coarse grid needs little time.
+nnUNetv2_predict --disable_tta (on a CPU several windows in a pass, see benchmark_predict.py). A seed draws the labelled
+scans and seeds the training. Stock nnU-Net, and all trainers that have no use for unlabelled scans, see labelled ones
+only. Test scans: imagesTs, and `test_scans` of the training scans; or, with `judge_unlabelled`, so many unlabelled
+training scans, for choices that must not be made on a test set. With `spacing_mm` the dense data are resampled first,
+for all rows alike: a coarse grid needs little time.
 
 Each training is one cell, DIR/cells/NAME.json; one that is there is not trained again, so the script can be killed and
 started again. DIR/results.csv has all cells: a row for each scan and class (gmabs' scripts/compare.py reads it, too).
@@ -46,6 +47,8 @@ from nnunet_gmabs.demo.nnunet_commands import find_command
 from nnunet_gmabs.demo.stock import BASES, Schedule, with_trainer_folder, write_stock_trainer
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
+
+BATCHED_PREDICT = Path(__file__).with_name("benchmark_predict.py")
 
 
 class Commands:
@@ -88,8 +91,6 @@ class Benchmark:
         self.data = Data(grid, self.source, self.work, self.command)
         self.classes = [v for v in json.loads((self.source / "dataset.json").read_text())["labels"].values() if v]
         self.commands = Commands()
-        batched = str(Path(__file__).with_name("benchmark_predict.py"))
-        self.predict_program = batched if args.device == "cpu" else "nnUNetv2_predict"
         for name in ("raw", "preprocessed", "cells", "logs"):
             (self.work / name).mkdir(parents=True, exist_ok=True)
 
@@ -178,8 +179,8 @@ class Benchmark:
         images, truth = self.data.judged(cell)
         output = self.work / "results" / name / "predictions"
         predict = ["-d", int(dataset[7:10]), "-i", images, "-o", output, "-c", "3d_fullres", "-f", 0, *model]
-        # without processes of its own: another training runs beside
-        self.command(name, self.predict_program, *predict, "-npp", 0, "-nps", 0, "--disable_tta")
+        program = str(BATCHED_PREDICT) if self.device == "cpu" else "nnUNetv2_predict"
+        self.command(name, program, *predict, "-npp", 0, "-nps", 0, "--disable_tta")  # 0: no processes of its own
         folder = next((self.work / "results" / name).glob("*/*/fold_0"))
         how = (self.classes, self.grid.nsd_tolerance_mm)
         scores = scores_of(output, truth, *how) | postprocessed_scores(output, truth, *how, self.trained_on(cell))

@@ -2,8 +2,8 @@
 
     python scripts/benchmark_predict.py -i IN -o OUT -d ID -c 3d_fullres -f 0 -tr TRAINER -p PLANS -device cpu ...
 
-nnU-Net passes one window at a time. For a batch of one small image torch takes a slow 3D convolution on CPUs, which makes
-predicting take as long as a short training. All else is nnU-Net's own; tests/test_benchmark.py compares the results.
+nnU-Net passes one window at a time. For a batch of one small image torch takes a slow 3D convolution on CPUs, so that
+predicting takes as long as a short training. All else is nnU-Net's own; tests/test_benchmark_predict.py compares.
 """
 
 from __future__ import annotations
