@@ -27,7 +27,7 @@ COLUMNS = [
     *(*SCORES, *POSTPROCESSED_SCORES, "scans_used", "planes_used", "seconds", "step_seconds", "peak_mib"),
     *("nnunetv2", "torch", "nnunet_gmabs", "commit"),
 ]
-DIGITS = 5  # of a score in the file
+DIGITS = 4  # of a score in the file
 
 
 def write_csv(path: Path, results: Iterable[Result], dataset: str) -> None:

@@ -6,7 +6,7 @@ DIR/results.csv is what scripts/benchmark.py has measured so far; with --measure
 docs/measured/exemplar.jsonl, so that tables need no training. Writes DIR/table.md (Dice, surface Dice and HD95,
 before and after post-processing; the claims of CONFIG, paired per scan and bootstrapped over scans and seeds; time and
 memory) and DIR/dice.png (Dice over drawn planes, a line for each trainer with the band of its seeds, full supervision
-as a dashed line).
+as a dashed line), and DIR/rows.png (Dice of every training, a line for each trainer).
 """
 
 from __future__ import annotations
@@ -146,8 +146,37 @@ def plot(grid: Grid, lines: list[dict[str, str]], path: Path) -> None:
     plt.close(figure)
 
 
+def plot_rows(grid: Grid, lines: list[dict[str, str]], path: Path) -> None:
+    """Dice of every training: full circles, their mean a bar; after post-processing: open circles."""
+    import matplotlib.pyplot as plt
+
+    before, after = means(lines, "dice"), means(lines, "dice" + POSTPROCESSED)
+    rows = [row for row in grid.rows if any(row == measured for measured, _ in before)]
+    kinds = [labels for labels in (*grid.labels, ALL_DENSE) if any(labels == measured for _, measured in before)]
+    size = (2 + 3.2 * len(kinds), 0.9 + 0.26 * len(rows))
+    figure, all_axes = plt.subplots(1, len(kinds), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axes, labels in zip(all_axes[0], kinds, strict=True):
+        for y, row in enumerate(rows):
+            dice, processed = ([100 * v for v in table.get((row, labels), {}).values()] for table in (before, after))
+            axes.plot(processed, [y + 0.17] * len(processed), "o", color="C1", mfc="none", ms=4, lw=0)
+            axes.plot(dice, [y - 0.13] * len(dice), "o", color="C0", ms=4)
+            if dice:
+                axes.vlines(np.mean(dice), y - 0.38, y + 0.12, color="C0", linewidth=2)
+        axes.set_title(labels, fontsize=9)
+        axes.set_yticks(range(len(rows)), rows, fontsize=8)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.grid(alpha=0.3)
+    figure.supxlabel(
+        "Dice (%): full circles are seeds, bars their means; open circles: after post-processing", fontsize=8
+    )
+    figure.suptitle(f"{grid.dataset}, {grid.iterations} iterations", fontsize=10)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def main() -> int:
-    """Write both files and print the tables."""
+    """Write all files and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--work", type=Path, required=True)
@@ -171,6 +200,7 @@ def main() -> int:
     text = "\n\n".join(parts) + "\n"
     (args.work / "table.md").write_text(text, encoding="utf-8")
     plot(grid, lines, args.work / "dice.png")
+    plot_rows(grid, lines, args.work / "rows.png")
     print(text)
     return 0
 
