@@ -53,6 +53,13 @@ def means(lines: list[dict[str, str]], column: str) -> Means:
     return result
 
 
+def tables_of_results(grid: Grid, lines: list[dict[str, str]], results: Path) -> list[str]:
+    """The claims, and the scores of each kind of labels; results is the file of the lines."""
+    measured = {line["labels"] for line in lines}
+    kinds = filter(measured.__contains__, (*grid.labels, ALL_DENSE))
+    return [claim_table(grid, results), *(f"**{kind}**\n\n{score_table(grid, lines, kind)}" for kind in kinds)]
+
+
 def score_table(grid: Grid, lines: list[dict[str, str]], labels: str) -> str:
     """The trainings on one kind of labels: means over seeds, and each seed's Dice; surfaces before / after."""
 
@@ -192,12 +199,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     judged = f"{grid.judge_unlabelled} unlabelled training scans" if grid.judge_unlabelled else "test scans"
-    parts = [f"{judged}, {grid.iterations} iterations", claim_table(grid, args.work / "results.csv")]
-    measured = {line["labels"] for line in lines}
-    for labels in filter(measured.__contains__, (*grid.labels, ALL_DENSE)):
-        parts.append(f"**{labels}**\n\n{score_table(grid, lines, labels)}")
-    parts.append(cost_table(grid, lines))
-    text = "\n\n".join(parts) + "\n"
+    tables = tables_of_results(grid, lines, args.work / "results.csv")
+    text = "\n\n".join([f"{judged}, {grid.iterations} iterations", *tables, cost_table(grid, lines)]) + "\n"
     (args.work / "table.md").write_text(text, encoding="utf-8")
     plot(grid, lines, args.work / "dice.png")
     plot_rows(grid, lines, args.work / "rows.png")
