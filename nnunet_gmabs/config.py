@@ -260,6 +260,9 @@ class MutualConfig:
     """tau at the start, from where it rises linearly; 0.75 teaches more voxels early. Ours: constant."""
     dice_weight: float = 0.0
     """Of a Dice term beside the cross-entropy on taught voxels. Paper: 0."""
+    balanced: bool = False
+    """Whether a class counts by the voxels that the other network sees of it, instead of by those of which it is sure,
+    which are nearly all of the background and half of the foreground. Paper: no."""
     image: ImageTeachingConfig | None = ImageTeachingConfig()
     feature: FeatureTeachingConfig | None = FeatureTeachingConfig()
 

@@ -61,10 +61,11 @@ def test_dice_comes_on_top():
     torch.testing.assert_close(mutual_loss(z, taught, 0.5), mutual_loss(z, taught) + 0.5 * dice)
 
 
+@pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("dice_weight", [0.0, 1.0])
-def test_nothing_kept_and_an_empty_batch_give_0_in_the_graph(dice_weight):
+def test_nothing_kept_and_an_empty_batch_give_0_in_the_graph(dice_weight, balanced):
     for z, taught in ((logits(0), pseudo_labels(logits(1), 1.0)), (logits(0)[:0], pseudo_labels(logits(1)[:0], 0.5))):
-        loss = mutual_loss(z, taught, dice_weight)
+        loss = mutual_loss(z, taught, dice_weight, balanced)
         assert loss.item() == 0.0 and loss.requires_grad
 
 
@@ -79,6 +80,21 @@ def test_voxels_that_are_not_kept_do_not_count():
     z, taught = logits(0), pseudo_labels(logits(1), 0.9)
     other = torch.where(taught.kept, taught.labels, (taught.labels + 1) % 3)
     assert mutual_loss(z, PseudoLabels(other, taught.kept), 1.0).item() == mutual_loss(z, taught, 1.0).item()
+
+
+def test_balanced_classes_count_by_what_is_seen_of_them():
+    surer_of_0 = torch.tensor([4.0, 0.0, 0.0]).view(1, 3, 1, 1, 1)
+    z, taught = logits(0), pseudo_labels(logits(1) + surer_of_0, 0.9)
+    means, seen = [], []
+    for k in range(3):
+        of_class = taught.labels == k
+        means.append(reference_cross_entropy(z, PseudoLabels(taught.labels, taught.kept & of_class)))
+        seen.append(int(of_class.sum()))
+    expected = sum(n * m for n, m in zip(seen, means, strict=True)) / sum(seen)
+    assert mutual_loss(z, taught, balanced=True).item() == pytest.approx(expected, rel=1e-5)
+    assert mutual_loss(z, taught).item() != pytest.approx(expected, rel=1e-2)
+    alone = PseudoLabels(taught.labels, taught.kept & (taught.labels == 1))  # the others are kept nowhere
+    torch.testing.assert_close(mutual_loss(z, alone, balanced=True), mutual_loss(z, alone))
 
 
 def test_shares_by_hand():

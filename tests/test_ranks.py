@@ -56,7 +56,10 @@ def losses(total):
     named["confident"] = lambda z, _, p: confident_consistency(z, [p], 0.6, total=total)[0]
     named["confident, regions"] = lambda z, _, p: confident_consistency(z, [p], 0.6, regions=True, total=total)[0]
     named["mse"] = lambda z, _, p: probability_consistency(z, [p, p], total=total)
-    named["mutual"] = lambda z, _, p: mutual_loss(z, PseudoLabels(p.argmax(1, True), p.amax(1, True) > 0.7), 1.0, total)
+    for name, balanced in (("mutual", False), ("mutual, balanced", True)):
+        named[name] = lambda z, _, p, balanced=balanced: mutual_loss(
+            z, PseudoLabels(p.argmax(1, True), p.amax(1, True) > 0.7), 1.0, balanced, total
+        )
     named["pseudo"] = lambda z, y, _: noise_tolerant_loss(z, y, y, IGNORE, "pseudo", 0.8, 1.0, total)[0]
     return named
 

@@ -153,7 +153,7 @@ class MutualTeaching(Base):
             return self._nothing_but_others(self._taught)
         labels, kept = (cutmix.apply_boxes(x, self._boxes) for x in (self._taught.labels, self._taught.kept))
         logits = self.full_resolution(self.network(self._strong))
-        return mutual_loss(logits, PseudoLabels(labels, kept), self.mutual_settings.dice_weight, self.ranks.total)
+        return self._taught_loss(logits, PseudoLabels(labels, kept))
 
     def feature_term(self) -> Tensor:
         """L_feature of the network in place: the other one's labels on the weak view with perturbed features."""
@@ -168,13 +168,17 @@ class MutualTeaching(Base):
         drawn = draw_feature_perturbations(features, kinds, settings.dropout, settings.noise, self.choices, self.views)
         perturbed = [apply_feature_perturbation(f, d) for f, d in zip(features, drawn, strict=True)]
         logits = self.full_resolution(halves.decode(perturbed))
-        return mutual_loss(logits, self._taught, self.mutual_settings.dice_weight, self.ranks.total)
+        return self._taught_loss(logits, self._taught)
+
+    def _taught_loss(self, logits: Tensor, taught: PseudoLabels) -> Tensor:
+        settings = self.mutual_settings
+        return mutual_loss(logits, taught, settings.dice_weight, settings.balanced, self.ranks.total)
 
     def _nothing_but_others(self, taught: PseudoLabels) -> Tensor:
         """The term where this rank has no sample for it: what the other ranks' samples make of it, if any has one."""
         classes = self.label_manager.num_segmentation_heads
         logits = torch.zeros(0, classes, *taught.labels.shape[2:], device=self.device)
-        return self._nothing() + mutual_loss(logits, taught, self.mutual_settings.dice_weight, self.ranks.total)
+        return self._nothing() + self._taught_loss(logits, taught)
 
     def _kept(self) -> dict[str, float]:
         """For the log: share of each class's voxels of which the teaching network is sure, and of all voxels."""

@@ -131,10 +131,10 @@ def test_each_network_is_taught_by_the_other_and_never_by_itself(started, monkey
             layer.bias.data = torch.nn.functional.one_hot(torch.tensor(label), 3).float()
     heard = []
 
-    def loss(logits, taught, dice_weight, total):
+    def loss(logits, taught, *settings):
         says = logits.detach().mean((0, 2, 3, 4)).argmax().item()
         heard.append((says, taught.labels.unique().tolist()))
-        return mutual.mutual_loss(logits, taught, dice_weight, total)
+        return mutual.mutual_loss(logits, taught, *settings)
 
     monkeypatch.setattr(mutual_teaching, "mutual_loss", loss)
     step(started)
