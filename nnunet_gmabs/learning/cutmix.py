@@ -28,19 +28,14 @@ def draw_boxes(batch: int, shape: tuple[int, ...], probability: float, generator
     return inside
 
 
-def partners(values: Tensor) -> Tensor:
-    """What fills each sample's box: the sample before it; with one sample, that one shifted by half of its sides."""
-    if len(values) > 1:
-        return values.roll(1, 0)
-    axes = tuple(range(2, values.ndim))
-    return values.roll([values.shape[axis] // 2 for axis in axes], axes)
-
-
 def apply_boxes(values: Tensor, inside: Tensor) -> Tensor:
-    """A new tensor: the partners' values inside the boxes, the samples' own elsewhere.
+    """A new tensor: inside the boxes the sample before each, elsewhere its own. A sample that is alone stays as it is.
+
+    (A box of its own other half in place of that, as it was before, does harm where the place in the patch tells
+    classes apart: docs/study.md.)
 
     Args:
         values: (B, channels, X, Y[, Z]): images, labels or masks.
         inside: (B, 1, X, Y[, Z]) bool, on the device of values.
     """
-    return torch.where(inside, partners(values), values)
+    return torch.where(inside, values.roll(1, 0), values)
