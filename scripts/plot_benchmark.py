@@ -63,26 +63,29 @@ def tables_of_results(grid: Grid, lines: list[dict[str, str]], results: Path) ->
 def score_table(grid: Grid, lines: list[dict[str, str]], labels: str) -> str:
     """The trainings on one kind of labels: means over seeds, and each seed's Dice; surfaces before / after."""
 
-    def seeds(row: str, column: str) -> list[float]:
+    def seeds(row: str, column: str) -> dict[int, float]:
         factor = 1 if column.startswith("hd95") else 100
-        return [factor * value for _, value in sorted(tables[column].get((row, labels), {}).items())]
+        return {seed: factor * value for seed, value in sorted(tables[column].get((row, labels), {}).items())}
 
     names = ("dice", "nsd", "hd95_mm")
     tables = {column: means(lines, column) for name in names for column in (name, name + POSTPROCESSED)}
+    measured = sorted({seed for (_, kind), values in tables["dice"].items() if kind == labels for seed in values})
     rows = []
     for row in grid.rows:
         dice, *surfaces = [[seeds(row, name), seeds(row, name + POSTPROCESSED)] for name in names]
         if dice[0]:
-            both = [" / ".join(f"{np.mean(values):.1f}" for values in pair if values) for pair in surfaces]
-            rows.append([row, *map(mean_and_seeds, dice), *both])
+            both = [" / ".join(f"{np.mean([*v.values()]):.1f}" for v in pair if v) for pair in surfaces]
+            rows.append([row, *(mean_and_seeds(values, measured) for values in dice), *both])
     surface_dice = f"surface Dice at {grid.nsd_tolerance_mm} mm (%)"
     return markdown_table(["trainer", "Dice (%)", "after post-processing", surface_dice, "HD95 (mm)"], rows)
 
 
-def mean_and_seeds(values: list[float]) -> str:
-    """The mean, and in brackets the values where there are several."""
-    each = f" ({', '.join(f'{v:.1f}' for v in values)})" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{each}" if values else ""
+def mean_and_seeds(values: dict[int, float], seeds: list[int]) -> str:
+    """The mean, and in brackets each seed's value where there are several seeds; a dash for one that is missing."""
+    if not values:
+        return ""
+    each = ", ".join(f"{values[seed]:.1f}" if seed in values else "-" for seed in seeds)
+    return f"{np.mean([*values.values()]):.1f}" + (f" ({each})" if len(seeds) > 1 else "")
 
 
 def claim_table(grid: Grid, results: Path) -> str:
