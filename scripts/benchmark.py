@@ -15,7 +15,8 @@ for all rows alike: a coarse grid needs little time.
 Each training is one cell, DIR/cells/NAME.json; one that is there is not trained again, so the script can be killed and
 started again. DIR/results.csv has all cells: a row for each scan and class (gmabs' scripts/compare.py reads it, too).
 With --measured, cells that FILE has, such as docs/measured/exemplar.jsonl, are not trained either, and those that are
-trained are added to it.
+trained are added to it. With --bfloat16 trainers of ours compute so on a CPU, which is twice as fast on a processor
+with AVX512-BF16 or AMX and many times slower on another; a cell says which it was, and is not trained again for that.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from nnunet_gmabs.demo.stock import BASES, Schedule, with_trainer_folder, write_
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
 
+PRECISION = "cpu_bfloat16"  # a setting that belongs to the machine, not to what is compared
 BATCHED_PREDICT = Path(__file__).with_name("benchmark_predict.py")
 
 
@@ -87,7 +89,7 @@ class Benchmark:
         self.source = args.data.resolve() / grid.dataset
         if not (self.source / "dataset.json").is_file():
             raise InputError(f"{self.source}: no dataset.json; --data must be the folder that holds {grid.dataset}")
-        self.schedule, self.measured = Schedule.of(grid.iterations), args.measured
+        self.schedule, self.measured, self.bfloat16 = Schedule.of(grid.iterations), args.measured, args.bfloat16
         self.data = Data(grid, self.source, self.work, self.command)
         self.classes = [v for v in json.loads((self.source / "dataset.json").read_text())["labels"].values() if v]
         self.commands = Commands()
@@ -96,7 +98,8 @@ class Benchmark:
 
     def settings(self, cell: Cell) -> dict[str, Any]:
         """All settings of a training of ours."""
-        settings: dict[str, Any] = {
+        settings: dict[str, Any] = {PRECISION: True} if self.bfloat16 else {}
+        settings |= {
             "num_epochs": self.schedule.epochs,
             "num_iterations_per_epoch": self.schedule.iterations_per_epoch,
             "num_val_iterations_per_epoch": self.schedule.val_iterations_per_epoch,
@@ -141,10 +144,11 @@ class Benchmark:
         return True
 
     def is_alike(self, result: Result, cell: Cell) -> bool:
-        """Whether a result is of the cell as the grid has it now: settings, length and data."""
+        """Whether a result is of the cell as the grid has it now: settings, length and data; not the precision."""
         settings = {} if self.grid.rows[cell.row].trainer in BASES else self.settings(cell)
+        settings, theirs = ({k: v for k, v in s.items() if k != PRECISION} for s in (settings, result["settings"]))
         wanted = (settings, self.schedule.iterations, self.grid.data(cell))
-        return (result["settings"], result["iterations"], result.get("data", wanted[2])) == wanted
+        return (theirs, result["iterations"], result.get("data", wanted[2])) == wanted
 
     def take_over(self) -> None:
         """Cells of the file of measured ones, which are then not trained here."""
@@ -257,6 +261,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each training on a CPU")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bfloat16", action="store_true", help="trainers of ours on a CPU; stock has no such thing")
     args = parser.parse_args()
     try:
         benchmark = Benchmark(Grid.read(args.config), args)

@@ -65,7 +65,7 @@ def dense(tmp_path):
 @pytest.fixture
 def bench(scripts, config, dense, tmp_path):
     arguments = type("Arguments", (), {"data": dense.parent, "work": tmp_path / "work", "device": "cpu", "threads": 1})
-    arguments.measured = tmp_path / "measured.jsonl"
+    arguments.measured, arguments.bfloat16 = tmp_path / "measured.jsonl", False
     return scripts[0].Benchmark(scripts[0].Grid.read(config), arguments)
 
 
@@ -133,6 +133,19 @@ def test_a_measured_cell_is_not_measured_again_and_not_mistaken(scripts, bench, 
     bench.grid.rows["ours"].settings["consistency"]["weight"] = 0.2
     with pytest.raises(InputError, match="other settings"):
         bench.is_done(cell)
+
+
+def test_precision_is_the_machines_and_no_reason_to_train_again(scripts, bench):
+    ours, stock = (scripts[0].Cell(row, "2 scans", 0) for row in ("ours", "stock"))
+    for cell in (ours, stock):
+        write_cell(bench, cell, {"a": 0.5})
+    assert "cpu_bfloat16" not in bench.settings(ours)
+    bench.bfloat16 = True
+    assert bench.settings(ours)["cpu_bfloat16"] is True
+    assert bench.is_done(ours) and bench.is_done(stock)
+    bench.grid.settings["consistency"]["confidence"] = 0.71
+    with pytest.raises(InputError, match="other settings"):
+        bench.is_done(ours)
 
 
 def read_table(bench):

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunet_gmabs.trainers.progress import EpochMeans
@@ -17,11 +16,11 @@ class Peer:
     """Network of the plan's architecture, optimiser and schedule as nnU-Net makes them, and a log.
 
     Args:
-        trainer: initialised.
+        trainer: one of ours, initialised.
         seed: of the initial weights; what else torch draws does not depend on it, nor changes by it.
     """
 
-    def __init__(self, trainer: nnUNetTrainer, seed: int) -> None:
+    def __init__(self, trainer: Any, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.module: nn.Module = trainer.build_network_architecture(
@@ -31,6 +30,7 @@ class Peer:
                 trainer.label_manager.num_segmentation_heads,
                 trainer.enable_deep_supervision,
             ).to(trainer.device)
+        trainer.suit_device(self.module)
         self.network: Any = torch.compile(self.module) if trainer._do_i_compile() else self.module
         own, trainer.network = trainer.network, self.network
         try:
