@@ -47,6 +47,19 @@ def test_outputs_and_gradients_are_those_of_the_network_as_it_was(samples):
         torch.testing.assert_close(their_gradients[name], gradient, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("planes", [1, 2, 5, 8, 9])
+@pytest.mark.parametrize("shape", [(3, 1, 1, 1), (3, 2, 1, 1), (5, 1, 0, 1), (3, 1, 2, 2), (4, 3, 1, 1)])
+def test_halves_of_any_kernel_stride_padding_and_dilation(planes, shape):
+    kernel, stride, padding, dilation = shape
+    if planes + 2 * padding < dilation * (kernel - 1) + 1:
+        return
+    plain = nn.Conv3d(2, 3, (kernel, 3, 1), (stride, 2, 1), (padding, 1, 0), (dilation, 1, 1))
+    faster = deepcopy(plain)
+    make_faster_on_cpu(faster)
+    data = torch.randn(1, 2, planes, 7, 6)
+    torch.testing.assert_close(faster(data), plain(data), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="without oneDNN there is one kind of convolution")
 def test_a_lone_sample_does_not_take_the_slow_convolution():
     plain, faster = network(), network()
@@ -65,6 +78,6 @@ def test_weights_keep_names_and_values_and_copies_stay_fast():
     assert list(faster.state_dict()) == list(state)
     assert all(torch.equal(value, state[name]) for name, value in faster.state_dict().items())
     kinds = [type(m).__name__ for m in deepcopy(faster).modules()]
-    assert kinds == [type(m).__name__ for m in faster.modules()] and "Conv3dOfFew" in kinds
+    assert kinds == [type(m).__name__ for m in faster.modules()] and "Conv3dInHalves" in kinds
     weights = [m.weight for m in deepcopy(faster).modules() if isinstance(m, nn.Conv3d) and max(m.kernel_size) > 1]
     assert all(w.is_contiguous(memory_format=torch.channels_last_3d) for w in weights)
