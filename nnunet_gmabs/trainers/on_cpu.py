@@ -39,5 +39,10 @@ def make_faster_on_cpu(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
             module.to(memory_format=torch.channels_last_3d)
-        if type(module) is nn.Conv3d and max(module.kernel_size) > 1 and not isinstance(module.padding, str):
+        if (
+            type(module) is nn.Conv3d
+            and max(module.kernel_size) > 1
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+        ):
             module.__class__ = Conv3dInHalves
