@@ -25,6 +25,7 @@ BATCHES = {
     "an odd batch": [0.3, 0.1, 0.0, 0.2, 0.9],
     "rank 1 has no sample": [0.4],
 }
+NUMBERED = torch.arange(120.0).reshape(2, 5, 2, 3, 2)
 SUPERVISED = [*itertools.product((False, True), (False, True), ("voxels", "samples"))]
 
 
@@ -96,12 +97,19 @@ def summed_gradients(ranks):
     return [None if p.grad is None else p.grad.tolist() for p in parameters]
 
 
+def summed_layouts(ranks):
+    """0 to 119 summed over ranks, of which rank 1 has them with channels last in memory."""
+    layout = torch.channels_last_3d if ranks.rank else torch.contiguous_format
+    return ranks.total(NUMBERED.contiguous(memory_format=layout)).tolist()
+
+
 def everything():
     """What is asked of two processes, all at once: starting them costs seconds."""
     ranks = Ranks()
     found = {name: outcome(shares, ranks) for name, shares in BATCHES.items()}
     found["gathered"] = ranks.gather({"rank": ranks.rank})
     found["summed"] = summed_gradients(ranks)
+    found["layouts"] = summed_layouts(ranks)
     found["of writer"] = ranks.of_writer(f"rank {ranks.rank}")
     found["errors"] = ranks.errors(lambda: 1 // ranks.rank, ZeroDivisionError)
     same, other = network(), network()
@@ -189,3 +197,7 @@ def test_alone_nothing_is_summed_and_nobody_waited_for():
     assert (ranks.rank, ranks.number, ranks.writes, ranks.total) == (0, 1, True, alone)
     ranks.wait()
     assert ranks.gather(3) == [3] and ranks.of_writer(3) == 3 and list(range(3))[ranks.part] == [0, 1, 2]
+
+
+def test_tensors_are_summed_by_place_whatever_their_layout_in_memory(of_two):
+    assert [of_rank["layouts"] for of_rank in of_two] == [(2 * NUMBERED).tolist()] * 2

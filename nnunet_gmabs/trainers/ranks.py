@@ -165,7 +165,7 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, sums: Tensor) -> Tensor:
-        summed = sums.detach().clone()
+        summed = sums.detach().clone(memory_format=torch.contiguous_format)  # else ranks add other entries
         dist.all_reduce(summed)
         return summed
 
