@@ -8,6 +8,8 @@ import tiny
 import torch
 from tiny import MEAN_TEACHER, SPARSE, Training
 
+from nnunet_gmabs.trainers.on_cpu import Conv3dInHalves
+
 pytestmark = pytest.mark.slow
 
 
@@ -68,6 +70,16 @@ def test_bfloat16_on_a_cpu(trainer, project, tmp_path):
     assert torch.bfloat16 in seen
     assert all(value.dtype == torch.float32 for value in content["network_weights"].values())
     assert all(row["loss/supervised"] > 0 for row in tiny.read_log(training))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_every_network_is_arranged_for_a_cpu_in_single_precision(half, project, tmp_path):
+    trainer = Training(project, tmp_path, "nnUNetTrainerGMABSMutual", settings={"cpu_bfloat16": half}).build()
+    networks = trainer.networks()
+    assert list(networks) == ["student", "teacher", "peer"]
+    for name, network in networks.items():
+        arranged = [isinstance(m, Conv3dInHalves) for m in network.modules() if isinstance(m, torch.nn.Conv3d)]
+        assert any(arranged) is not half, name
 
 
 def recording(seen):
