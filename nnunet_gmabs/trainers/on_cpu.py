@@ -15,8 +15,7 @@ class Conv3dInHalves(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Shapes as nn.Conv3d: (B, C, X, Y, Z) to (B, K, X', Y', Z')."""
-        alone = len(input) == 1 and input.shape[:4].numel() <= SLOW_SIZE and not torch.is_autocast_enabled("cpu")
-        if not alone:
+        if len(input) > 1 or input.shape[:4].numel() > SLOW_SIZE:
             return super().forward(input)
         step, (margin, *margins) = self.stride[0], (int(p) for p in self.padding)
         reach = self.dilation[0] * (self.kernel_size[0] - 1) + 1  # planes of the input that one of the output sees
