@@ -56,6 +56,7 @@ EXTRAS = {
         *BENCHMARK,
         "selenium>=4.10",  # drives Chromium through the painter's page; finds a driver without extra packages
         "pytest>=7",  # tmp_path retention and strict markers
+        "pytest-xdist>=3.7",  # two cores test in about half the time; from here on files keep their order
         "ruff>=0.9",  # the formatter's current style
         "mypy>=1.8",  # understands the typing used on Python 3.10 to 3.13
         "types-PyYAML",  # mypy's knowledge of yaml

@@ -15,4 +15,4 @@ echo "== mypy"
 mypy --no-error-summary
 
 echo "== pytest"
-python -m pytest -q --durations=15 "$@"
+python -m pytest -q --durations=15 -n 2 --dist loadgroup --no-loadscope-reorder "$@"

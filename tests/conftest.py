@@ -15,6 +15,13 @@ import pytest  # noqa: E402
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
+def pytest_collection_modifyitems(items):
+    """With several processes the tests of a file stay in one, for they share what is slow to make."""
+    for item in items:
+        of_all_files = "commands" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("commands" if of_all_files else item.path.name))
+
+
 @pytest.fixture
 def nnunet_folders(tmp_path, monkeypatch):
     """nnU-Net's three folders, empty, in this test's own folder; a dict from variable to Path."""

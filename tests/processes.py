@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import distributed as dist
 
-SECONDS = 60
+SECONDS = 300  # only a guard: on a busy machine a minute is not enough
 PRELOADED = ["nnunetv2.run.run_training", "nnunet_gmabs.trainers.variants"]
 
 
