@@ -15,8 +15,9 @@ for all rows alike: a coarse grid needs little time.
 Each training is one cell, DIR/cells/NAME.json; one that is there is not trained again, so the script can be killed and
 started again. DIR/results.csv has all cells: a row for each scan and class (gmabs' scripts/compare.py reads it, too).
 With --measured, cells that FILE has, such as docs/measured/exemplar.jsonl, are not trained either, and those that are
-trained are added to it. With --bfloat16 trainers of ours compute so on a CPU, which is twice as fast on a processor
-with AVX512-BF16 or AMX and many times slower on another; a cell says which it was, and is not trained again for that.
+trained are added to it, in place of one of the same row, labels and seed; what else is in it stays. With --bfloat16
+trainers of ours compute so on a CPU, which is faster on a processor with AVX512-BF16 or AMX and many times slower on
+another; a cell says which it was, and is not trained again for that.
 """
 
 from __future__ import annotations
@@ -35,21 +36,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from benchmark_data import Data
-from benchmark_grid import ALL_DENSE, Cell, Grid
-from benchmark_measured import POSTPROCESSED_SCORES, Result, read_measured, write_csv, write_measured
+from benchmark_grid import ALL_DENSE, PRECISION, Cell, Grid
+from benchmark_measured import add_measured, read_measured, write_csv
 from benchmark_scores import postprocessed_scores, scores_of
 
 from nnunet_gmabs import __version__
 from nnunet_gmabs.demo.nnunet_commands import find_command
-from nnunet_gmabs.demo.stock import BASES, Schedule, with_trainer_folder, write_stock_trainer
+from nnunet_gmabs.demo.stock import BASES, with_trainer_folder, write_stock_trainer
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
 
-PRECISION = "cpu_bfloat16"  # a setting that belongs to the machine, not to what is compared
 BATCHED_PREDICT = Path(__file__).with_name("benchmark_predict.py")
 
 
@@ -89,28 +88,12 @@ class Benchmark:
         self.source = args.data.resolve() / grid.dataset
         if not (self.source / "dataset.json").is_file():
             raise InputError(f"{self.source}: no dataset.json; --data must be the folder that holds {grid.dataset}")
-        self.schedule, self.measured, self.bfloat16 = Schedule.of(grid.iterations), args.measured, args.bfloat16
+        self.measured, self.bfloat16 = args.measured, args.bfloat16
         self.data = Data(grid, self.source, self.work, self.command)
         self.classes = [v for v in json.loads((self.source / "dataset.json").read_text())["labels"].values() if v]
         self.commands = Commands()
         for name in ("raw", "preprocessed", "cells", "logs"):
             (self.work / name).mkdir(parents=True, exist_ok=True)
-
-    def settings(self, cell: Cell) -> dict[str, Any]:
-        """All settings of a training of ours."""
-        settings: dict[str, Any] = {PRECISION: True} if self.bfloat16 else {}
-        settings |= {
-            "num_epochs": self.schedule.epochs,
-            "num_iterations_per_epoch": self.schedule.iterations_per_epoch,
-            "num_val_iterations_per_epoch": self.schedule.val_iterations_per_epoch,
-            "save_every": self.schedule.epochs,
-            "seed": cell.seed,
-        }
-        labels = self.grid.labels.get(cell.labels)  # none: all scans, dense
-        for more in (self.grid.settings, labels.settings if labels else {}, self.grid.rows[cell.row].settings):
-            for key, value in more.items():
-                settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
-        return settings
 
     def command(self, name: str, program: str, *arguments: object, **variables: str) -> tuple[float, float]:
         """Run one of the environment's commands in this benchmark's folders; its output goes to logs/NAME.log."""
@@ -139,40 +122,33 @@ class Benchmark:
         path = self.result_file(cell)
         if not path.is_file():
             return False
-        if not self.is_alike(json.loads(path.read_text()), cell):
+        if not self.grid.is_alike(json.loads(path.read_text()), cell):
             raise InputError(f"{path} was measured with other settings; remove it, or give the row another name")
         return True
 
-    def is_alike(self, result: Result, cell: Cell) -> bool:
-        """Whether a result is of the cell as the grid has it now: settings, length and data; not the precision."""
-        settings = {} if self.grid.rows[cell.row].trainer in BASES else self.settings(cell)
-        settings, theirs = ({k: v for k, v in s.items() if k != PRECISION} for s in (settings, result["settings"]))
-        wanted = (settings, self.schedule.iterations, self.grid.data(cell))
-        return (theirs, result["iterations"], result.get("data", wanted[2])) == wanted
-
     def take_over(self) -> None:
         """Cells of the file of measured ones, which are then not trained here."""
-        cells = {(c.row, c.labels, c.seed): c for c in self.grid.cells()}
-        for result in read_measured(self.measured):
-            cell = cells.get((result["row"], result["labels"], result["seed"]))
-            if cell and not self.result_file(cell).is_file() and self.is_alike(result, cell):
-                write_json(self.result_file(cell), result)
+        for result in self.grid.todays(read_measured(self.measured)):
+            path = self.result_file(Cell(result["row"], result["labels"], result["seed"]))
+            if not path.is_file():
+                write_json(path, result)
 
     def write_results(self) -> None:
-        """Make results.csv, and the file of measured cells, from all cells."""
-        results = [json.loads(path.read_text()) for path in sorted((self.work / "cells").glob("*.json"))]
+        """Make results.csv of all cells, and add them to the file of measured ones."""
+        cells = [json.loads(path.read_text()) for path in sorted((self.work / "cells").glob("*.json"))]
+        results = self.grid.todays(cells)
         write_csv(self.work / "results.csv", results, self.grid.dataset)
         if self.measured:
-            write_measured(self.measured, results)
+            add_measured(self.measured, results)
 
     def run(self, cell: Cell) -> None:
         """Train, predict, judge; the result's file appears at the end."""
         row, name, dataset = self.grid.rows[cell.row], cell.name, self.data.name(cell.labels, cell.seed)
-        settings: dict[str, Any] = {}
-        if row.trainer in BASES:
-            trainer = write_stock_trainer(self.work / "trainers", self.schedule, cell.seed, row.trainer)
-        else:
-            trainer, settings = row.trainer, self.settings(cell)
+        trainer, settings = row.trainer, self.grid.settings_of(cell)
+        if trainer in BASES:
+            trainer = write_stock_trainer(self.work / "trainers", self.grid.schedule, cell.seed, trainer)
+        elif self.bfloat16:
+            settings[PRECISION] = True
         config = self.work / "logs" / f"{name}.json"
         write_json(config, settings)
         shutil.rmtree(self.work / "results" / name, ignore_errors=True)
@@ -187,18 +163,18 @@ class Benchmark:
         self.command(name, program, *predict, "-npp", 0, "-nps", 0, "--disable_tta")  # 0: no processes of its own
         folder = next((self.work / "results" / name).glob("*/*/fold_0"))
         how = (self.classes, self.grid.nsd_tolerance_mm)
-        scores = scores_of(output, truth, *how) | postprocessed_scores(output, truth, *how, self.trained_on(cell))
+        scores = scores_of(output, truth, *how) | postprocessed_scores(output, truth, *how, self.work / "raw" / dataset)
         used = self.used(cell, folder)
         result = {
             **asdict(cell),
             "trainer": row.trainer,
             "strategy": settings.get("active", {}).get("strategy", "at the start"),
             "settings": settings,
-            "iterations": self.schedule.iterations,
-            "data": self.grid.data(cell),
+            "iterations": self.grid.schedule.iterations,
+            "data": self.grid.data(cell.labels),
             **used,
             "seconds": round(seconds, 1),
-            "step_seconds": round(step_seconds(folder, self.schedule.iterations_per_epoch), 4),
+            "step_seconds": round(step_seconds(folder, self.grid.schedule.iterations_per_epoch), 4),
             "peak_mib": round(peak),
             "versions": versions(),
             "scores": scores,
@@ -207,20 +183,6 @@ class Benchmark:
         mean = np.nanmean([value for scan in scores["dice"].values() for value in scan.values()])
         print(f"{name}: Dice {100 * mean:.1f}, {seconds / 60:.1f} min", flush=True)
         self.write_results()
-
-    def trained_on(self, cell: Cell) -> Path:
-        """The raw data set of a training."""
-        return self.work / "raw" / self.data.name(cell.labels, cell.seed)
-
-    def complete(self, cell: Cell) -> None:
-        """Add the scores that a cell of an older version of this script lacks, from its predictions."""
-        path, output = self.result_file(cell), self.work / "results" / cell.name / "predictions"
-        result = {"data": self.grid.data(cell), **json.loads(path.read_text())}
-        if not result["scores"].keys() >= set(POSTPROCESSED_SCORES) and output.is_dir():
-            _, truth = self.data.judged(cell)
-            how = (self.classes, self.grid.nsd_tolerance_mm, self.trained_on(cell))
-            result["scores"] |= postprocessed_scores(output, truth, *how)
-        write_json(path, result)
 
     def used(self, cell: Cell, folder: Path) -> dict[str, int]:
         """Scans and planes that an expert drew for a training, those that it asked for included."""
@@ -279,9 +241,6 @@ def main() -> int:
         for handled in (signal.SIGTERM, signal.SIGINT):
             signal.signal(handled, benchmark.commands.stop)
         print(f"{len(waiting)} of {len(cells)} trainings to do", flush=True)
-        for cell in cells:
-            if benchmark.result_file(cell).is_file():
-                benchmark.complete(cell)
         for labels, seed in dict.fromkeys((c.labels, c.seed) for c in waiting):
             benchmark.data.make(labels, seed)
         with ThreadPoolExecutor(args.jobs) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
 
 FIRST_ID = 600
+MADE_FOR = "benchmark.json"  # in a raw data set: for what it was made
+NOT_MADE = ("judge_unlabelled", "nsd_tolerance_mm")  # how a training is judged, not what it sees
 
 
 class Data:
@@ -43,9 +46,9 @@ class Data:
     @cached_property
     def dense(self) -> Path:
         """The dense data set, on the grid's spacing."""
-        target = self.work / "dense" / self.source.name
         if self.grid.spacing_mm is None:
             return self.source
+        target = self.work / "dense" / "x".join(map(str, self.grid.spacing_mm)) / self.source.name
         if not (target / "dataset.json").is_file():
             for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
                 for path in sorted((self.source / folder).glob("*")):
@@ -59,19 +62,38 @@ class Data:
         number = [*self.grid.labels, ALL_DENSE].index(labels)
         return f"Dataset{FIRST_ID + 10 * number + seed:03d}_{self.source.name.split('_', 1)[1]}"
 
+    def begin(self, labels: str, seed: int) -> tuple[Path, Path, dict[str, Any]] | None:
+        """Empty places for a data set, raw and preprocessed, and what it is made for; None where it is there.
+
+        What a data set was made for is written into it last (MADE_FOR), so that one that is not whole is made again.
+
+        Raises:
+            InputError: if another one is there.
+        """
+        name = self.name(labels, seed)
+        raw, preprocessed = self.work / "raw" / name, self.work / "preprocessed" / name
+        wanted = {"labels": labels, "seed": seed, **self.grid.data(labels)}
+        wanted = {key: value for key, value in wanted.items() if key not in NOT_MADE}
+        if (raw / MADE_FOR).is_file():
+            made = json.loads((raw / MADE_FOR).read_text())
+            for key in wanted:
+                if made.get(key) != wanted[key]:
+                    raise InputError(
+                        f"{raw} was made for {key} {made.get(key)}, wanted is {wanted[key]}; "
+                        f"remove it and {preprocessed}, or choose another --work"
+                    )
+            return None
+        for folder in (raw, preprocessed):
+            shutil.rmtree(folder, ignore_errors=True)
+        return raw, preprocessed, wanted
+
     def make_sparse(self, labels: str, seed: int) -> None:
         """Barely labelled copy and its preparation, unless there; splits: train on all labelled scans."""
-        what, name = self.grid.labels[labels], self.name(labels, seed)
-        raw, preprocessed = self.work / "raw" / name, self.work / "preprocessed" / name
-        planes = None if what.planes == "all" else what.planes
-        if raw.is_dir() and (preprocessed / "splits_final.json").is_file():
-            made = self.record(labels, seed)
-            wanted = {"scans": what.scans, "planes": planes, "position": what.position, "test": self.grid.test_scans}
-            if {key: made[key] for key in wanted} != wanted:
-                raise InputError(f"{raw} was made for other labels; remove it, or choose another --work")
+        places = self.begin(labels, seed)
+        if places is None:
             return
-        shutil.rmtree(raw, ignore_errors=True)
-        shutil.rmtree(preprocessed, ignore_errors=True)
+        what, (raw, preprocessed, made_for) = self.grid.labels[labels], places
+        name = raw.name
         options = ["--scans", what.scans, "--planes", what.planes, "--seed", seed, "--test", self.grid.test_scans]
         options += ["--position", what.position]
         self.command(f"data_{name}", "gmabs", "sparsify", self.dense, name, *options)
@@ -85,15 +107,15 @@ class Data:
             write_json(preprocessed / f"{self.plans}.json", plans)
         labelled = sorted(self.record(labels, seed)["planes_kept"])
         write_json(preprocessed / "splits_final.json", [{"train": labelled, "val": labelled[:1]}])
+        write_json(raw / MADE_FOR, made_for)
 
     def make_dense(self, seed: int, like: str) -> None:
         """The same training scans with all labels, preprocessed with the same plans."""
-        first, other = self.name(like, seed), self.name(ALL_DENSE, seed)
-        raw, preprocessed = (self.work / folder / other for folder in ("raw", "preprocessed"))
-        if (preprocessed / "splits_final.json").is_file():
+        places = self.begin(ALL_DENSE, seed)
+        if places is None:
             return
-        shutil.rmtree(raw, ignore_errors=True)
-        shutil.rmtree(preprocessed, ignore_errors=True)
+        raw, preprocessed, made_for = places
+        first, other = self.name(like, seed), raw.name
         shutil.copytree(self.work / "raw" / first / "imagesTr", raw / "imagesTr", copy_function=os.link)
         shutil.copytree(self.work / "raw" / first / "labelsTr_dense", raw / "labelsTr")
         content = json.loads((self.work / "raw" / first / "dataset.json").read_text())
@@ -109,6 +131,7 @@ class Data:
         self.command(f"data_{other}", "nnUNetv2_preprocess", "-d", int(other[7:10]), *options)
         names = sorted(p.name.removesuffix(content["file_ending"]) for p in (raw / "labelsTr").iterdir())
         write_json(preprocessed / "splits_final.json", [{"train": names, "val": names[:1]}])
+        write_json(raw / MADE_FOR, made_for)
 
     def record(self, labels: str, seed: int) -> dict[str, Any]:
         """What `gmabs sparsify` kept."""
@@ -121,18 +144,22 @@ class Data:
         raw = self.work / "raw" / self.name(labels, cell.seed)
         if not self.grid.judge_unlabelled:
             return raw / "imagesTs", raw / "labelsTs"
-        images, truth = raw / "judged" / "images", raw / "judged" / "labels"
-        if not truth.is_dir():
-            ending = json.loads((raw / "dataset.json").read_text())["file_ending"]
-            dense = {p.name.removesuffix(ending) for p in (raw / "labelsTr_dense").iterdir()}
-            unlabelled = sorted(dense - set(self.record(labels, cell.seed)["planes_kept"]))
-            images.mkdir(parents=True, exist_ok=True)
-            truth.mkdir()
-            for scan in np.random.default_rng(0).permutation(unlabelled)[: self.grid.judge_unlabelled]:
-                os.link(raw / "labelsTr_dense" / f"{scan}{ending}", truth / f"{scan}{ending}")
-                for path in (raw / "imagesTr").glob(f"{scan}_????{ending}"):
-                    os.link(path, images / path.name)
+        images, truth = (raw / f"judged_{self.grid.judge_unlabelled}" / kind for kind in ("images", "labels"))
+        ending = json.loads((raw / "dataset.json").read_text())["file_ending"]
+        dense = {p.name.removesuffix(ending) for p in (raw / "labelsTr_dense").iterdir()}
+        unlabelled = sorted(dense - set(self.record(labels, cell.seed)["planes_kept"]))
+        for scan in np.random.default_rng(0).permutation(unlabelled)[: self.grid.judge_unlabelled]:
+            link(raw / "labelsTr_dense" / f"{scan}{ending}", truth)
+            for path in (raw / "imagesTr").glob(f"{scan}_????{ending}"):
+                link(path, images)
         return images, truth
+
+
+def link(file: Path, folder: Path) -> None:
+    """A hard link of the same name in a folder, unless it is there; jobs side by side may do the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.link(file, folder / file.name)
 
 
 def resample(source: Path, target: Path, spacing_mm: list[float], is_labels: bool) -> None:

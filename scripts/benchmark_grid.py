@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import yaml
 
 from nnunet_gmabs.annotation.sparsify import ROI_MIDDLE
+from nnunet_gmabs.demo.stock import BASES, Schedule
 from nnunet_gmabs.errors import InputError
 
 ALL_DENSE = "all scans, dense"
+PRECISION = "cpu_bfloat16"  # a setting that belongs to the machine, not to what is compared
+SEEDS = range(10)  # a seed is the last digit of a data set's number
 
 
 @dataclass(frozen=True)
@@ -79,17 +83,56 @@ class Grid:
             unknown = set(row.labels if isinstance(row.labels, list) else ()) - set(labels)
             if unknown:
                 raise InputError(f"{path}: rows: {name}: labels {unknown.pop()} are not among {', '.join(labels)}")
+        for seed in {seed for part in (grid, *labels.values(), *rows.values()) for seed in part.seeds or ()}:
+            if seed not in SEEDS:
+                raise InputError(f"{path}: seeds: {seed}: must be within 0 to 9")
         for claim in grid.claims:
             if len(claim) != 2 or not set(claim) <= set(rows):
                 raise InputError(f"{path}: claims: {claim}: must be the names of two rows")
         return cls(**{**grid.__dict__, "labels": labels, "rows": rows})
 
-    def data(self, cell: Cell) -> dict[str, Any]:
-        """What a training sees and is judged on; results compare only where this is alike but for what is drawn."""
+    @property
+    def schedule(self) -> Schedule:
+        """How long every training is."""
+        return Schedule.of(self.iterations)
+
+    def settings_of(self, cell: Cell) -> dict[str, Any]:
+        """All settings of a training of ours, but for the machine's precision; stock nnU-Net has none."""
+        if self.rows[cell.row].trainer in BASES:
+            return {}
+        settings: dict[str, Any] = {
+            "num_epochs": self.schedule.epochs,
+            "num_iterations_per_epoch": self.schedule.iterations_per_epoch,
+            "num_val_iterations_per_epoch": self.schedule.val_iterations_per_epoch,
+            "save_every": self.schedule.epochs,
+            "seed": cell.seed,
+        }
         labels = self.labels.get(cell.labels)  # none: all scans, dense
+        for more in (self.settings, labels.settings if labels else {}, self.rows[cell.row].settings):
+            for key, value in more.items():
+                settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
+        return settings
+
+    def data(self, labels_name: str) -> dict[str, Any]:
+        """What a training sees and is judged on; results compare only where this is alike but for what is drawn."""
+        labels = self.labels.get(labels_name)  # none: all scans, dense
         drawn = {"scans": labels.scans, "planes": labels.planes, "position": labels.position} if labels else None
-        names = ("dataset", "plans", "spacing_mm", "test_scans", "judge_unlabelled")
+        names = ("dataset", "plans", "spacing_mm", "test_scans", "judge_unlabelled", "nsd_tolerance_mm")
         return {**{name: getattr(self, name) for name in names}, "drawn": drawn}
+
+    def is_alike(self, result: dict[str, Any], cell: Cell) -> bool:
+        """Whether a result is of the cell as the grid has it now: all but the precision."""
+        settings = {name: value for name, value in result["settings"].items() if name != PRECISION}
+        theirs = (result["trainer"], settings, result["iterations"], result["data"])
+        return theirs == (
+            self.rows[cell.row].trainer, self.settings_of(cell), self.schedule.iterations, self.data(cell.labels)
+        )  # fmt: skip
+
+    def todays(self, results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The results that are of cells as the grid has them now."""
+        cells = {(c.row, c.labels, c.seed): c for c in self.cells()}
+        found = ((cells.get((r["row"], r["labels"], r["seed"])), r) for r in results)
+        return [result for cell, result in found if cell and self.is_alike(result, cell)]
 
     def cells(self) -> list[Cell]:
         """All trainings, those of one seed together so that every claim is soon about one whole seed."""

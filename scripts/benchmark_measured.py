@@ -99,3 +99,13 @@ def write_measured(path: Path, results: Iterable[Result]) -> None:
     text = "".join(pack(result) + "\n" for result in ordered)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def add_measured(path: Path, results: Iterable[Result]) -> None:
+    """Add trainings to the file, each in place of the one of the same row, labels and seed; all others stay."""
+
+    def by_cell(of: Iterable[Result]) -> dict[tuple, Result]:
+        return {(r["row"], r["labels"], r["seed"]): r for r in of}
+
+    known = read_measured(path) if path.is_file() else []
+    write_measured(path, (by_cell(known) | by_cell(results)).values())

@@ -4,8 +4,9 @@
     python scripts/compare.py work/demo/dice.csv --reference "stock nnU-Net"
 
 Files are those of `gmabs evaluate --csv` (columns scan, class, dice; cell and seed where there are several). Without
-a column cell, a method is called after its file. Every method is compared with --reference, which is the first one
-unless named. A difference counts when its interval excludes 0.
+a value in column cell, a method is called after its file. Every method is compared with --reference, which is the first
+one unless named. A difference counts ("yes") when its interval excludes 0, from eight scans on; "one seed" says that it
+does so for other scans, and that other trainings may differ.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ def compare(scores: list[Score], reference: str, level: float, resamples: int) -
     for cell in cells:
         for label in () if cell == reference else (*labels, None):
             differences, seeds, scans = paired_differences(scores, cell, reference, label)
+            first = [f"{cell} - {reference}", "mean" if label is None else str(label)]
+            if not differences.size:  # a class that no scan has
+                rows.append([*first, "-", "-", "-", str(len(seeds)), "0", "-"])
+                continue
             result = paired_bootstrap(100 * differences, level, resamples)
             numbers = [f"{value:+.1f}" for value in (result.mean, result.low, result.high)]
-            name = "mean" if label is None else str(label)
-            counts = "yes" if result.counts else "no"
-            rows.append([f"{cell} - {reference}", name, *numbers, str(len(seeds)), str(len(scans)), counts])
+            rows.append([*first, *numbers, str(len(seeds)), str(len(scans)), result.verdict])
     return rows
 
 

@@ -30,7 +30,7 @@ def results_page(text: str, pictures: bool = False) -> str:
         measured = ROOT / "docs" / "measured" / f"{name}.jsonl"
         with tempfile.TemporaryDirectory() as folder:
             results = Path(folder, "results.csv")
-            write_csv(results, read_measured(measured), grid.dataset)
+            write_csv(results, grid.todays(read_measured(measured)), grid.dataset)
             lines = read(results)
             tables = tables_of_results(grid, lines, results)
         if pictures:

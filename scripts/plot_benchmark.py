@@ -107,9 +107,11 @@ def difference(scores: list[Score], better: str, worse: str) -> tuple[str, str, 
     if not {better, worse} <= {score.cell for score in scores}:
         return "", "", ""
     differences, seeds, scans = paired_differences(scores, better, worse)
+    if not differences.size:
+        return "", "", ""
     interval = paired_bootstrap(100 * differences)
     numbers = f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"
-    return f"{len(seeds)} x {len(scans)}", numbers, "yes" if interval.counts else "no"
+    return f"{len(seeds)} x {len(scans)}", numbers, interval.verdict
 
 
 def cost_table(grid: Grid, lines: list[dict[str, str]]) -> str:
@@ -196,7 +198,7 @@ def main() -> int:
         grid = Grid.read(args.config)
         if args.measured:
             args.work.mkdir(parents=True, exist_ok=True)
-            write_csv(args.work / "results.csv", read_measured(args.measured), grid.dataset)
+            write_csv(args.work / "results.csv", grid.todays(read_measured(args.measured)), grid.dataset)
         lines = read(args.work / "results.csv")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

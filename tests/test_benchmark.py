@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,9 @@ def write_cell(bench, cell, dice, **more):
     row = bench.grid.rows[cell.row]
     result = {
         **{"row": cell.row, "labels": cell.labels, "seed": cell.seed, "trainer": row.trainer, "strategy": ""},
-        **{"settings": {} if row.trainer == "stock" else bench.settings(cell), "iterations": 2},
+        **{"settings": bench.grid.settings_of(cell), "iterations": 2},
         **{
-            "data": bench.grid.data(cell),
+            "data": bench.grid.data(cell.labels),
             "scans_used": 2,
             "planes_used": 6,
             "seconds": 60,
@@ -104,6 +105,7 @@ def test_cells_are_rows_by_labels_by_seeds(scripts, config):
         ({"rows": {"a": {"trainer": "stock", "labels": ["3 scans"]}}, "claims": []}, "3 scans"),
         ({"rows": {"a": {"settings": {}}}, "claims": []}, "trainer"),
         ({"claims": [["ours", "theirs"]]}, "theirs"),
+        ({"seeds": [9, 10]}, "seeds: 10: must be within 0 to 9"),
     ],
 )
 def test_a_bad_file_is_refused_by_name(scripts, config, change, message):
@@ -114,12 +116,12 @@ def test_a_bad_file_is_refused_by_name(scripts, config, change, message):
 
 def test_settings_of_a_row_win_over_those_of_its_labels_and_these_over_the_grids(scripts, bench):
     bench.grid.labels["2 scans"].settings["consistency"] = {"weight": 0.2, "ramp_start": 0.5, "confidence": 0.6}
-    settings = bench.settings(scripts[0].Cell("ours", "2 scans", 1))
+    settings = bench.grid.settings_of(scripts[0].Cell("ours", "2 scans", 1))
     assert settings["consistency"] == {"weight": 0.1, "ramp_start": 0.5, "confidence": 0.6}
 
 
 def test_settings_of_a_row_win_over_those_of_the_grid(scripts, bench):
-    settings = bench.settings(scripts[0].Cell("ours", "2 scans", 1))
+    settings = bench.grid.settings_of(scripts[0].Cell("ours", "2 scans", 1))
     assert settings["consistency"] == {"weight": 0.1, "confidence": 0.7}
     assert (settings["seed"], settings["num_epochs"], settings["num_iterations_per_epoch"]) == (1, 1, 2)
     assert bench.grid.settings["consistency"]["weight"] == 0.3
@@ -139,13 +141,47 @@ def test_precision_is_the_machines_and_no_reason_to_train_again(scripts, bench):
     ours, stock = (scripts[0].Cell(row, "2 scans", 0) for row in ("ours", "stock"))
     for cell in (ours, stock):
         write_cell(bench, cell, {"a": 0.5})
-    assert "cpu_bfloat16" not in bench.settings(ours)
-    bench.bfloat16 = True
-    assert bench.settings(ours)["cpu_bfloat16"] is True
+    assert "cpu_bfloat16" not in bench.grid.settings_of(ours)
+    result = json.loads(bench.result_file(ours).read_text())
+    result["settings"]["cpu_bfloat16"] = True
+    bench.result_file(ours).write_text(json.dumps(result))
     assert bench.is_done(ours) and bench.is_done(stock)
     bench.grid.settings["consistency"]["confidence"] = 0.71
     with pytest.raises(InputError, match="other settings"):
         bench.is_done(ours)
+
+
+def test_a_cell_of_another_trainer_or_tolerance_is_not_taken_for_measured(scripts, bench):
+    cells = [scripts[0].Cell(row, "2 scans", 0) for row in ("stock", "ours")]
+    for cell in cells:
+        write_cell(bench, cell, {"a": 0.5})
+    bench.grid.rows["stock"] = replace(bench.grid.rows["stock"], trainer="stock, no mirroring")
+    bench.grid.rows["ours"] = replace(bench.grid.rows["ours"], trainer="nnUNetTrainerMeanTeacher")
+    for cell in cells:
+        with pytest.raises(InputError, match="other settings"):
+            bench.is_done(cell)
+    write_cell(bench, cells[1], {"a": 0.5})
+    assert bench.is_done(cells[1])
+    object.__setattr__(bench.grid, "nsd_tolerance_mm", 5.0)
+    with pytest.raises(InputError, match="other settings"):
+        bench.is_done(cells[1])
+
+
+def test_the_file_of_measured_cells_loses_nothing(scripts, bench):
+    for seed in (0, 1):
+        write_cell(bench, scripts[0].Cell("stock", "2 scans", seed), {"a": 0.5})
+    bench.write_results()
+    for path in (bench.work / "cells").iterdir():
+        path.unlink()
+    bench.grid.settings["consistency"]["weight"] = 0.4  # another grid, another folder
+    object.__setattr__(bench.grid, "test_scans", 2)
+    write_cell(bench, scripts[0].Cell("stock", "2 scans", 1), {"a": 0.75})
+    write_cell(bench, scripts[0].Cell("ours", "2 scans", 0), {"a": 0.25})
+    bench.write_results()
+    lines = [json.loads(line) for line in bench.measured.read_text().splitlines()]
+    found = [(line["row"], line["seed"], line["scores"]["dice"]["1"], line["data"]["test_scans"]) for line in lines]
+    assert found == [("ours", 0, [0.25], 2), ("stock", 0, [0.5], 1), ("stock", 1, [0.75], 2)]
+    assert len(read_table(bench)) == 4  # the cells of today's grid alone, two classes each
 
 
 def read_table(bench):
@@ -211,7 +247,9 @@ def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monk
     assert text.split("**all scans, dense**")[1].split("\n\n")[1].splitlines()[2:] == [
         "| all | 90.0 | 81.0 | 90.0 / 81.0 | 0.9 / 0.8 |"
     ]
-    claim = "| ours - stock | 2 scans | 2 x 2 | +12.5 (+10.0 to +20.0) | yes | +15.7 (+11.0 to +28.0) | yes |"
+    claim = (
+        "| ours - stock | 2 scans | 2 x 2 | +12.5 (+10.0 to +20.0) | few scans | +15.7 (+11.0 to +28.0) | few scans |"
+    )
     assert claim in text
     assert all((bench.work / f"{name}.png").stat().st_size > 10_000 for name in ("dice", "rows"))
     assert (bench.work / "table.md").read_text() in text
@@ -222,14 +260,13 @@ def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monk
         path.write_text(json.dumps(result))
     bench.write_results()
     assert plot.main() == 0
-    assert "| 2 x 2 | +12.5 (+10.0 to +20.0) | yes |  |  |" in capsys.readouterr().out
+    assert "| 2 x 2 | +12.5 (+10.0 to +20.0) | few scans |  |  |" in capsys.readouterr().out
 
 
-def test_the_drawn_planes_say_what_is_taken_off_predictions_also_of_cells_that_are_done(scripts, bench, tmp_path):
-    cell = scripts[0].Cell("stock", "2 scans", 0)
+def test_the_drawn_planes_say_what_is_taken_off_predictions(scripts, tmp_path):
     import benchmark_scores
 
-    raw = bench.work / "raw" / bench.data.name("2 scans", 0)
+    raw, predictions = tmp_path / "raw", tmp_path / "predictions"
     raw_data.write_raw(raw, 3, (), raw_data.SPARSE_LABELS)
     for number in range(3):
         labels = np.zeros(raw_data.scan_shape(number), np.uint8)
@@ -241,16 +278,11 @@ def test_the_drawn_planes_say_what_is_taken_off_predictions_also_of_cells_that_a
     predicted = truth.copy()
     predicted[-1, -1, -8:], predicted[-1, -1, 0] = 1, 2  # 64 voxels of class 1 and 8 too many; of class 2 one too many
     raw_data.write_image(raw / "labelsTs" / name, truth)
-    raw_data.write_image(bench.work / "results" / cell.name / "predictions" / name, predicted)
-    write_cell(bench, cell, {raw_data.name(0): 0.0})
-    result = json.loads(bench.result_file(cell).read_text())
-    del result["scores"]["nsd_postprocessed"]
-    bench.result_file(cell).write_text(json.dumps(result))
-    bench.complete(cell)
-    scores = json.loads(bench.result_file(cell).read_text())["scores"]
-    assert scores["dice_postprocessed"] == {raw_data.name(0): {"1": 1.0, "2": pytest.approx(8 / 9)}}
-    assert scores["dice"] == result["scores"]["dice"]
-    assert scores["hd95_mm_postprocessed"][raw_data.name(0)]["1"] == 0 and scores["nsd_postprocessed"][raw_data.name(0)]
+    raw_data.write_image(predictions / name, predicted)
+    scores = benchmark_scores.postprocessed_scores(predictions, raw / "labelsTs", [1, 2], 1.0, raw)
+    scan = raw_data.name(0)
+    assert scores["dice_postprocessed"] == {scan: {1: 1.0, 2: pytest.approx(8 / 9)}}
+    assert scores["hd95_mm_postprocessed"][scan][1] == 0 and scores["nsd_postprocessed"][scan]
     content = json.loads((raw / "dataset.json").read_text())  # now dense: the last class counts, too
     content["labels"].pop("ignore")
     (raw / "dataset.json").write_text(json.dumps(content))
@@ -258,7 +290,6 @@ def test_the_drawn_planes_say_what_is_taken_off_predictions_also_of_cells_that_a
         labels = np.zeros(raw_data.scan_shape(number), np.uint8)
         labels[2:6, 2:6, 2:6] = 2
         raw_data.write_labels(raw, number, None, labels)
-    predictions = bench.work / "results" / cell.name / "predictions"
     dense = benchmark_scores.postprocessed_scores(predictions, raw / "labelsTs", [1, 2], 1.0, raw)
     assert dense["dice_postprocessed"][raw_data.name(0)][2] == 1.0
 
@@ -287,6 +318,34 @@ def test_scans_for_choices_are_no_test_scans_and_not_labelled(scripts, bench):
     names = {p.name.removesuffix(".nii.gz") for p in truth.iterdir()}
     assert names == {"s2", "s3", "s4"}
     assert {p.name for p in images.iterdir()} == {f"{name}_0000.nii.gz" for name in names}
+    object.__setattr__(bench.grid, "judge_unlabelled", 2)
+    assert len(list(bench.data.judged(cell)[1].iterdir())) == 2
+
+
+def test_data_made_for_another_grid_are_not_trained_on(scripts, bench, monkeypatch):
+    ran = []
+
+    def command(name, program, *arguments, **variables):
+        ran.append(arguments[0])
+        folder = bench.work / ("raw" if arguments[0] == "sparsify" else "preprocessed") / "Dataset600_Dense"
+        (folder / "gmabs").mkdir(parents=True)
+        (folder / "gmabs" / "sparsify.json").write_text(json.dumps({"planes_kept": {"s0": []}}))
+        plans = {"configurations": {"3d_fullres": {}}}
+        (folder / "nnUNetPlansCPU.json").write_text(json.dumps(plans))
+
+    monkeypatch.setattr(bench.data, "command", command)
+    bench.data.make("2 scans", 0)
+    bench.data.make("2 scans", 0)
+    assert ran == ["sparsify", "prepare"]
+    (bench.work / "raw" / "Dataset600_Dense" / "benchmark.json").unlink()  # killed before the end
+    bench.data.make("2 scans", 0)
+    assert ran == ["sparsify", "prepare"] * 2
+    object.__setattr__(bench.grid, "judge_unlabelled", 1)  # how it is judged, not what is trained on
+    bench.data.make("2 scans", 0)
+    bench.grid.plans["batch_size"] = 3
+    with pytest.raises(InputError, match=r"Dataset600_Dense was made for plans .*2\}, wanted is .*3\}; remove it and"):
+        bench.data.make("2 scans", 0)
+    assert len(ran) == 4
 
 
 @pytest.mark.slow

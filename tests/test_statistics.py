@@ -74,6 +74,23 @@ def test_a_claim_counts_only_when_the_interval_excludes_zero():
     assert paired_bootstrap(noise - 0.1).counts
 
 
+@pytest.mark.parametrize(
+    ("shape", "gain", "verdict"),
+    [
+        ((2, 8), 1, "yes"),
+        ((1, 8), 1, "one seed"),
+        ((3, 7), 1, "few scans"),
+        ((2, 8), 0, "no"),
+        ((1, 1), 1, "few scans"),
+    ],
+)
+def test_a_verdict_needs_eight_scans_and_says_when_it_is_of_one_seed(shape, gain, verdict):
+    differences = gain + np.resize([0.01, -0.01], shape)
+    result = paired_bootstrap(differences)
+    assert result.verdict == verdict
+    assert result.counts == (verdict in ("yes", "one seed"))
+
+
 def test_the_same_seed_gives_the_same_interval():
     differences = np.random.default_rng(0).normal(size=(2, 9))
 
@@ -100,8 +117,8 @@ def test_the_script_compares_every_method_with_the_first(tmp_path):
     assert [line[:4] for line in lines] == [
         [name, "-", "stock", label] for name in ("ours", "same") for label in ("1", "2", "mean")
     ]
-    assert lines[0][4:] == ["+10.0", "+10.0", "+10.0", "1", "9", "yes"]
-    assert [line[-1] for line in lines] == ["yes", "yes", "yes", "no", "no", "no"]
+    assert lines[0][4:] == ["+10.0", "+10.0", "+10.0", "1", "9", "one", "seed"]
+    assert [line[-1] for line in lines] == ["seed", "seed", "seed", "no", "no", "no"]
 
 
 def test_the_script_says_what_is_wrong_with_its_files(tmp_path):

@@ -192,14 +192,21 @@ def _table(dice: dict[str, Dice], seconds: dict[str, float]) -> str:
     return plain_table(["Dice, %", *CLASSES.values(), "mean", "minutes"], rows)
 
 
+_VERDICTS = {
+    "yes": "counts",
+    "one seed": "counts for these two trainings; other seeds may differ",
+    "few scans": "too few scans to tell",
+    "no": "may be chance",
+}
+
+
 def _claims(scores: list[Score]) -> list[str]:
     lines = []
     for method in TABLE_ORDER[1:]:
         differences, _, _ = paired_differences(scores, method, TABLE_ORDER[0])
         found = paired_bootstrap(100 * differences)
-        verdict = "" if found.counts else ": may be chance"
         interval = f"{found.mean:+.1f} points, 90 % interval {found.low:+.1f} to {found.high:+.1f}"
-        lines.append(f"{method} - {TABLE_ORDER[0]}: {interval}{verdict}")
+        lines.append(f"{method} - {TABLE_ORDER[0]}: {interval}: {_VERDICTS[found.verdict]}")
     return lines
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 
+ENOUGH_SCANS = 8  # with fewer the interval excludes 0 by chance in 20 to 100 % of comparisons, not in 10 %
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A mean difference and where it lies.
@@ -27,8 +30,17 @@ class Comparison:
 
     @property
     def counts(self) -> bool:
-        """Whether the interval excludes 0, so that a claim may be made."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval excludes 0 and is of enough scans, so that a claim may be made."""
+        return (self.low > 0 or self.high < 0) and self.scans >= ENOUGH_SCANS
+
+    @property
+    def verdict(self) -> str:
+        """"yes" if it counts, "one seed" if it does for these trainings alone, else "few scans" or "no"."""
+        if self.scans < ENOUGH_SCANS:
+            return "few scans"
+        if not self.counts:
+            return "no"
+        return "yes" if self.seeds > 1 else "one seed"
 
 
 def paired_bootstrap(differences: np.ndarray, level: float = 0.9, resamples: int = 10_000, seed: int = 0) -> Comparison:
@@ -41,7 +53,8 @@ def paired_bootstrap(differences: np.ndarray, level: float = 0.9, resamples: int
     the mean over the crossed table. The interval holds the middle `level` of all m*: it answers how much the mean
     would move with other test scans and with other seeds (which scans were labelled, first weights). With one seed
     only the scans are drawn, and the interval says nothing about other seeds. Two or three seeds show the spread
-    between seeds only coarsely, and the interval is then rather too narrow than too wide.
+    between seeds only coarsely, and the interval is too narrow: where seeds differ as much as scans do, and the methods
+    do not, a 90 % interval of 40 scans excludes 0 in 40 % (two seeds) and 28 % (three) of comparisons (600 drawn).
 
     Args:
         differences: (seeds, scans) float, Dice of one method minus that of the other, on the same scan with the same

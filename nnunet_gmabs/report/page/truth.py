@@ -68,6 +68,17 @@ class Compared:
     label: int | None
     result: Comparison
 
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        direction = "better" if self.result.mean > 0 else "worse"
+        return {
+            "yes": f"{direction}: the interval excludes 0",
+            "one seed": f"{direction} with this seed: the interval excludes 0",
+            "few scans": "too few scans to tell",
+            "no": "not shown: the interval holds 0",
+        }[self.result.verdict]
+
 
 @dataclass(frozen=True)
 class TruthTable:
