@@ -23,6 +23,7 @@ from benchmark_grid import ALL_DENSE, Grid
 from benchmark_measured import read_measured, write_csv
 from benchmark_scores import POSTPROCESSED
 
+from nnunet_gmabs.demo.stock import BASES
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.report.scores import Score, paired_differences, read_scores
 from nnunet_gmabs.report.statistics import paired_bootstrap
@@ -54,10 +55,16 @@ def means(lines: list[dict[str, str]], column: str) -> Means:
 
 
 def tables_of_results(grid: Grid, lines: list[dict[str, str]], results: Path) -> list[str]:
-    """The claims, and the scores of each kind of labels; results is the file of the lines."""
+    """Claims over stock nnU-Net, scores of each kind of labels, all other claims; results is the file of the lines."""
     measured = {line["labels"] for line in lines}
     kinds = filter(measured.__contains__, (*grid.labels, ALL_DENSE))
-    return [claim_table(grid, results), *(f"**{kind}**\n\n{score_table(grid, lines, kind)}" for kind in kinds)]
+    over_stock = [claim for claim in grid.claims if grid.rows[claim[1]].trainer in BASES]
+    between = [claim for claim in grid.claims if claim not in over_stock]
+    return [
+        *filter(None, [claim_table(grid, over_stock, results)]),
+        *(f"**{kind}**\n\n{score_table(grid, lines, kind)}" for kind in kinds),
+        *(f"**Between trainers of ours**\n\n{table}" for table in filter(None, [claim_table(grid, between, results)])),
+    ]
 
 
 def score_table(grid: Grid, lines: list[dict[str, str]], labels: str) -> str:
@@ -88,18 +95,18 @@ def mean_and_seeds(values: dict[int, float], seeds: list[int]) -> str:
     return f"{np.mean([*values.values()]):.1f}" + (f" ({each})" if len(seeds) > 1 else "")
 
 
-def claim_table(grid: Grid, results: Path) -> str:
-    """The configured claims, for each kind of labels that both rows have, before and after post-processing."""
+def claim_table(grid: Grid, claims: list[list[str]], results: Path) -> str:
+    """Claims, for each kind of labels that both rows have, before and after post-processing; "" if there is none."""
     before, after = (read_scores(results, column) for column in ("dice", "dice" + POSTPROCESSED))
     lines = []
-    for better, worse in grid.claims:
-        for labels in grid.labels:
+    for labels in grid.labels:
+        for better, worse in claims:
             pair = [f"{row}, {labels}" for row in (better, worse)]
             shape, *first = difference(before, *pair)
             if shape:
                 lines.append([f"{better} - {worse}", labels, shape, *first, *difference(after, *pair)[1:]])
     columns = ["Dice points, 90 % interval", "counts", "after post-processing", "counts"]
-    return markdown_table(["claim", "labels", "seeds x scans", *columns], lines)
+    return markdown_table(["claim", "labels", "seeds x scans", *columns], lines) if lines else ""
 
 
 def difference(scores: list[Score], better: str, worse: str) -> tuple[str, str, str]:

@@ -105,7 +105,7 @@ def test_evaluate_prints_the_table_and_writes_the_values(folders, tmp_path, caps
     assert lines[4].split() == ["mean", "83.3", "82.4", "87.3"]
     assert csv.read_text().splitlines()[:2] == [
         "cell,seed,scan,class,dice,seconds,iterations",
-        f"predicted,0,scan_1,1,{8 / 12},nan,0",
+        f"dice,0,scan_1,1,{8 / 12},nan,0",
     ]
 
 

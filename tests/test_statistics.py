@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,7 +124,29 @@ def test_the_script_compares_every_method_with_the_first(tmp_path):
 
 def test_the_script_says_what_is_wrong_with_its_files(tmp_path):
     write_scores(tmp_path / "stock.csv", scores_of({"scan_1": {1: 0.5}}, "stock"))
+    shutil.copy(tmp_path / "stock.csv", tmp_path / "ours.csv")  # which says that it is stock, too
+    write_scores(tmp_path / "other.csv", scores_of({"scan_1": {1: 0.7}}, "other"))
 
-    done = subprocess.run([sys.executable, SCRIPT, tmp_path / "stock.csv"], capture_output=True, text=True)
+    def errors(*names):
+        files = [tmp_path / f"{name}.csv" for name in names]
+        done = subprocess.run([sys.executable, SCRIPT, *files], capture_output=True, text=True)
+        assert done.returncode == 2
+        return done.stderr
 
-    assert done.returncode == 2 and "only one method" in done.stderr
+    assert "only one method" in errors("stock")
+    assert "stock, seed 0: two values for class 1 of scan_1; give two methods two names" in errors(
+        "stock", "ours", "other"
+    )
+
+
+def test_a_class_that_no_scan_has_is_no_reason_to_fail(tmp_path):
+    for name, dice in (("stock", 0.5), ("ours", 0.6)):
+        scores = {f"scan_{n}": {1: dice, 2: float("nan")} for n in range(8)}
+        write_scores(tmp_path / f"{name}.csv", scores_of(scores, name))
+    files = [tmp_path / f"{name}.csv" for name in ("stock", "ours")]
+    done = subprocess.run([sys.executable, SCRIPT, *files], capture_output=True, text=True, check=True)
+    assert [line.split()[3:] for line in done.stdout.splitlines()[2:]] == [
+        ["1", "+10.0", "+10.0", "+10.0", "1", "8", "one", "seed"],
+        ["2", "-", "-", "-", "1", "0", "-"],
+        ["mean", "+10.0", "+10.0", "+10.0", "1", "8", "one", "seed"],
+    ]

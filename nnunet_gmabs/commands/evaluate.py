@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ignore", type=int, help="value in TRUTH whose voxels do not count (default: none)")
     parser.add_argument("--file-ending", default=".nii.gz", help="of the label files (default .nii.gz)")
-    parser.add_argument("--csv", metavar="FILE", type=Path, help="also write all values to this file")
+    parser.add_argument(
+        "--csv", metavar="FILE", type=Path, help="also write all values to this file, named as the method"
+    )
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
 
 
@@ -36,6 +38,6 @@ def run(args: argparse.Namespace) -> int:
     dice = dice_per_class(args.predictions, args.truth, args.labels, args.file_ending, args.ignore)
     print((markdown_table if args.markdown else plain_table)(*dice_table(dice)))
     if args.csv:
-        write_scores(args.csv, scores_of(dice, args.predictions.resolve().name))
+        write_scores(args.csv, scores_of(dice, args.csv.stem))
         print(f"written: {args.csv}")
     return 0

@@ -95,12 +95,23 @@ def read_scores(path: Path, column: str = "dice") -> list[Score]:
 
 
 def scan_dice(scores: Iterable[Score], cell: str, label: int | None = None) -> dict[int, dict[str, float]]:
-    """Dice of one cell as {seed: {scan: value}}, of one class or (None) the mean over the scan's classes."""
-    values: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Dice of one cell as {seed: {scan: value}}, of one class or (None) the mean over the scan's classes.
+
+    Raises:
+        InputError: if a class of a scan has two values, as when two methods go by one name.
+    """
+    values: dict[int, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for score in scores:
         if score.cell == cell and label in (None, score.label):
-            values[score.seed][score.scan].append(score.dice)
-    return {seed: {scan: mean(dice) for scan, dice in by_scan.items()} for seed, by_scan in sorted(values.items())}
+            if score.label in values[score.seed][score.scan]:
+                raise InputError(
+                    f"{cell}, seed {score.seed}: two values for class {score.label} of {score.scan}; "
+                    "give two methods two names (of files, or in column cell), two trainings two seeds"
+                )
+            values[score.seed][score.scan][score.label] = score.dice
+    return {
+        seed: {scan: mean(dice.values()) for scan, dice in by_scan.items()} for seed, by_scan in sorted(values.items())
+    }
 
 
 def paired_differences(

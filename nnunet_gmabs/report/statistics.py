@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 ENOUGH_SCANS = 8  # with fewer the interval excludes 0 by chance in 20 to 100 % of comparisons, not in 10 %
 
 
@@ -35,7 +34,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """"yes" if it counts, "one seed" if it does for these trainings alone, else "few scans" or "no"."""
+        """Whether it counts: "yes", "one seed" where other trainings may differ, "few scans" to tell, or "no"."""
         if self.scans < ENOUGH_SCANS:
             return "few scans"
         if not self.counts:
