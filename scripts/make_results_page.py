@@ -1,24 +1,52 @@
-"""Fill the tables of docs/results.md from the measured trainings that come along.
+"""Fill the tables of docs/results.md and of the README from the measured trainings that come along.
 
     python scripts/make_results_page.py
 
-Between <!-- GRID --> and <!-- end of GRID --> in that page stand the claims and scores of scripts/benchmarks/GRID.yaml
-as docs/measured/GRID.jsonl has them; docs/measured/GRID.png is drawn beside it. That takes no training and no scans.
+Between <!-- GRID --> and <!-- end of GRID --> in docs/results.md stand the claims and scores of
+scripts/benchmarks/GRID.yaml as docs/measured/GRID.jsonl has them; docs/measured/GRID.png is drawn beside it. Between
+<!-- short --> and <!-- end of short --> in the README stands what trainers gain over the control. That takes no
+training and no scans.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from benchmark_grid import Grid
 from benchmark_measured import read_measured, write_csv
-from plot_benchmark import plot_rows, read, tables_of_results
+from plot_benchmark import difference, means, plot_rows, read, tables_of_results
+
+from nnunet_gmabs.report.scores import read_scores
+from nnunet_gmabs.report.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "results.md"
+MEASURED = ROOT / "docs" / "measured"
+PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 BLOCK = re.compile(r"<!-- (\w+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
+CONTROL = "stock nnU-Net, no mirroring"
+SHORT_GRIDS = {"hippocampus": "exemplar", "atrium": "atrium_exemplar"}
+SHORT_LABELS = {"planes": "6 scans x 3 planes", "1 dense scan": "1 dense scan"}
+SHORT_ROWS = {  # row of the grids -> as the README calls it
+    "stock nnU-Net, ignore label": "nnU-Net's default, which mirrors",
+    **{row: f"`{row}`" for row in ("Sparse", "MeanTeacher", "GMABS", "GMABSMutual", "CMEMS")},
+    "CMEMS, no image term": "`CMEMSNoImage`",
+}
+STYLES = {"yes": "**{}**", "one seed": "*{}*", "no": "{}", "": "not trained"}
+
+
+@contextmanager
+def results_of(name: str) -> Iterator[tuple[Grid, Path]]:
+    """A grid and, while it is needed, the table of its measured trainings."""
+    grid = Grid.read(ROOT / "scripts" / "benchmarks" / f"{name}.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder, "results.csv")
+        write_csv(results, grid.todays(read_measured(MEASURED / f"{name}.jsonl")), grid.dataset)
+        yield grid, results
 
 
 def results_page(text: str, pictures: bool = False) -> str:
@@ -26,20 +54,38 @@ def results_page(text: str, pictures: bool = False) -> str:
 
     def block(match: re.Match[str]) -> str:
         name = match[1]
-        grid = Grid.read(ROOT / "scripts" / "benchmarks" / f"{name}.yaml")
-        measured = ROOT / "docs" / "measured" / f"{name}.jsonl"
-        with tempfile.TemporaryDirectory() as folder:
-            results = Path(folder, "results.csv")
-            write_csv(results, grid.todays(read_measured(measured)), grid.dataset)
+        with results_of(name) as (grid, results):
             lines = read(results)
             tables = tables_of_results(grid, lines, results)
-        if pictures:
-            plot_rows(grid, lines, measured.with_suffix(".png"))
+            if pictures:
+                plot_rows(grid, lines, MEASURED / f"{name}.png")
         return "\n\n".join([f"<!-- {name} -->", *tables, f"<!-- end of {name} -->"])
 
     return BLOCK.sub(block, text)
 
 
+def readme(text: str) -> str:
+    """The README with its short table."""
+    return BLOCK.sub(lambda _: f"<!-- short -->\n\n{short_table()}\n\n<!-- end of short -->", text)
+
+
+def short_table() -> str:
+    """The control's Dice, and what each trainer gains over it: bold what counts, italic where it does for one seed."""
+    columns = []
+    for name in SHORT_GRIDS.values():
+        with results_of(name) as (_, results):
+            dice, scores = means(read(results), "dice"), read_scores(results)
+        for labels in SHORT_LABELS.values():
+            seeds = dice.get((CONTROL, labels), {})
+            control = f"{100 * np.mean([*seeds.values()]):.1f} ({', '.join(map(str, sorted(seeds)))})"
+            gains = (difference(scores, f"{row}, {labels}", f"{CONTROL}, {labels}") for row in SHORT_ROWS)
+            columns.append([control, *(STYLES[verdict].format(numbers) for _, numbers, verdict in gains)])
+    header = [f"{data}, {labels}" for data in SHORT_GRIDS for labels in SHORT_LABELS]
+    names = ["control: Dice in % (seeds)", *SHORT_ROWS.values()]
+    return markdown_table(["", *header], [[name, *cells] for name, *cells in zip(names, *columns, strict=True)])
+
+
 if __name__ == "__main__":
     PAGE.write_text(results_page(PAGE.read_text(encoding="utf-8"), pictures=True), encoding="utf-8")
-    print(f"written: {PAGE}")
+    README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"written: {PAGE}, {README}")

@@ -20,6 +20,31 @@ def test_the_committed_tables_are_up_to_date(maker):
     blocks = {match[1] for match in maker.BLOCK.finditer(page)}
     assert blocks == {path.stem for path in (ROOT / "docs" / "measured").glob("*.jsonl")}
     assert maker.results_page(page) == page, "run scripts/make_results_page.py"
+    short = maker.README.read_text(encoding="utf-8")
+    assert "<!-- short -->" in short and maker.readme(short) == short, "run scripts/make_results_page.py"
+
+
+def test_the_short_table_says_what_counts_and_what_does_for_one_seed(maker, monkeypatch):
+    [planes, *_] = maker.SHORT_LABELS.values()
+    verdicts = {"Sparse": "yes", "MeanTeacher": "one seed", "GMABS": "no", "GMABSMutual": ""}
+
+    def difference(_, better, worse):
+        row = better.removesuffix(f", {planes}")
+        assert worse == f"{maker.CONTROL}, {planes}"
+        return "3 x 60", "+1.0 (+0.5 to +1.5)", verdicts.get(row, "no")
+
+    monkeypatch.setattr(maker, "difference", difference)
+    monkeypatch.setattr(maker, "SHORT_GRIDS", {"hippocampus": "exemplar"})
+    monkeypatch.setattr(maker, "SHORT_LABELS", {"planes": planes})
+    header, _, control, default, *rows = maker.short_table().splitlines()
+    assert header == "|  | hippocampus, planes |" and default.startswith("| nnU-Net's default, which mirrors | +1.0 (")
+    assert control.startswith("| control: Dice in % (seeds) | 7")
+    assert rows[:4] == [
+        "| `Sparse` | **+1.0 (+0.5 to +1.5)** |",
+        "| `MeanTeacher` | *+1.0 (+0.5 to +1.5)* |",
+        "| `GMABS` | +1.0 (+0.5 to +1.5) |",
+        "| `GMABSMutual` | not trained |",
+    ]
 
 
 def test_what_stands_around_the_tables_stays(maker):
