@@ -330,6 +330,40 @@ def test_a_killed_run_goes_on_where_it_stopped(prepared, monkeypatch):
     assert not list((pre / f"{FOLDER}_gmabs").glob("staging*"))
 
 
+def test_without_names_what_is_prepared_already_is_brought_up_to_date(prepared):
+    raw, pre = prepared
+    for path in pre.glob("nnUNetPlans_2d*"):
+        shutil.rmtree(path)
+    plans = json.loads((pre / "nnUNetPlans.json").read_text())
+    plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    (pre / "nnUNetPlans.json").write_text(json.dumps(plans))
+    write_labels(raw, 4)
+    said = []
+    result = run(said.append, configurations=())
+    assert list(result.folders) == [FOLDER] and result.folders[FOLDER].built == [name(4)]
+    assert "prepared before: 3d_fullres (-c names others)" in said
+
+
+def test_without_names_a_killed_first_run_makes_all_that_it_wanted(prepared, monkeypatch):
+    _, pre = prepared
+    for path in pre.glob("nnUNetPlans_*"):
+        shutil.rmtree(path)
+    original, done = preprocess._make_files, []
+
+    def make_one(job, staging):
+        if done:
+            raise KeyboardInterrupt
+        done.append(job.case.identifier)
+        return original(job, staging)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess, "_make_files", make_one)
+        with pytest.raises(KeyboardInterrupt):
+            run(configurations=())
+    result = run(configurations=())
+    assert [len(folder.built) for folder in result.folders.values()] == [5, 6]
+
+
 def test_a_running_training_never_sees_a_missing_half_written_or_foreign_file(prepared, monkeypatch):
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 

@@ -4,8 +4,8 @@ Takes a data set in nnU-Net's raw format. Voxels with the ignore label are not l
 labelsTr are unlabelled scans. What nnU-Net's own commands train on is written, and beside it the expert labels on
 the training grid. A second run rebuilds only what changed, also while a training is running.
 
-    gmabs prepare -d 4
     gmabs prepare -d 4 -c 3d_fullres --cpu
+    gmabs prepare -d 4                            later: what is prepared already, brought up to date
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIGURATION",
         nargs="+",
         default=(),
-        help="configurations to preprocess (default: 2d, 3d_fullres and 3d_lowres, as far as planned)",
+        help="configurations to preprocess (default: those prepared before; at first 2d, 3d_fullres and 3d_lowres, as "
+        "far as planned)",
     )
     parser.add_argument("-p", dest="plans", metavar="PLANS", help="name of the plans (default: the planner's)")
     parser.add_argument(
@@ -67,4 +68,4 @@ def run(args: argparse.Namespace) -> None:
     result = prepare(options, print)
     print(f"ready in {result.pre}")
     print(f"  gmabs status -d {args.dataset}    shows the planes of every scan")
-    print(f"  nnUNetv2_train {args.dataset} CONFIGURATION 0 -tr nnUNetTrainerMeanTeacher -p {result.plans[-1]}")
+    print(f"  nnUNetv2_train {args.dataset} CONFIGURATION 0 -tr nnUNetTrainerSparse -p {result.plans[-1]}")

@@ -97,7 +97,7 @@ class DataFolder:
         workers: Workers,
         rollback: Rollback,
     ) -> Built:
-        """Rebuild what changed, remove what is gone, and record it in prepared.json as it goes.
+        """Rebuild what changed, remove what is gone, and record it in prepared.json as it goes; after make_folders.
 
         Args:
             cases: all scans of the raw data set.
@@ -107,7 +107,6 @@ class DataFolder:
             workers: preprocess.
             rollback: forgets what it remembers as soon as one scan is built, which needs the files as they are then.
         """
-        self._make_folders(rollback)
         labels = dataset_json["labels"]
         head = {
             "format": FORMAT,
@@ -171,7 +170,7 @@ class DataFolder:
         there = {path.stem for path in self.path.glob("*.pkl")} | set(record.get("cases", {}))
         return sorted(there - {case.identifier for case in cases})
 
-    def _make_folders(self, rollback: Rollback) -> None:
+    def make_folders(self, rollback: Rollback) -> None:
         """Make the folders that files are swapped into, and remove what a killed run left behind."""
         for folder in (gmabs_folder(self.pre, self.data_identifier), self.path, self.pre / "gt_segmentations"):
             rollback.make_folder(folder)

@@ -46,7 +46,8 @@ class PrepareOptions:
 
     Attributes:
         dataset: ID or name of a data set under nnUNet_raw.
-        configurations: names; empty means those that nnU-Net preprocesses, as far as the plans have them.
+        configurations: names; empty means those that are prepared already, or where there is none those that nnU-Net
+            preprocesses, as far as the plans have them.
         plans: name of the plans; None means the planner's default.
         planner: name of nnU-Net's planner class.
         cpu: also make small plans for training on a CPU.
@@ -148,6 +149,8 @@ class _Preparation:
         result = Prepared(self.raw.folder, self.pre, [p.plans_name for p in plans])
         for folder in folders:
             folder.check_foreign_files()
+        for folder in folders:  # all of them first: after a kill in the middle the next run knows what was wanted
+            folder.make_folders(self.rollback)
         for folder in folders:
             if folder.outdated_by_plans():
                 self.say(f"{folder.path.name}: the plans changed, so all scans are rebuilt; stop trainings on them")
@@ -241,8 +244,8 @@ class _Preparation:
     def choose_folders(self, plans: list[PlansManager]) -> list[DataFolder]:
         """The data folders to bring up to date; plans that share one name it once."""
         folders: dict[str, DataFolder] = {}
+        names = self.options.configurations or self.prepared_configurations(plans) or DEFAULT_CONFIGURATIONS
         for plan in plans:
-            names = self.options.configurations or DEFAULT_CONFIGURATIONS
             available = [name for name in names if name in plan.available_configurations]
             # small plans may lack 3d_lowres; what the full plans lack, the user is told
             for name in names if self.options.configurations and plan is plans[0] else available:
@@ -254,6 +257,20 @@ class _Preparation:
                         f"{known.plans_manager.plans_name}, but would preprocess it differently; use --replan"
                     )
         return list(folders.values())
+
+    def prepared_configurations(self, plans: list[PlansManager]) -> list[str]:
+        """Those whose data folder is there, whoever made it; of several that share one the first."""
+        found: dict[str, str] = {}
+        for plan in plans:
+            for name in plan.available_configurations:
+                configuration = plan.get_configuration(name)
+                there = (self.pre / configuration.data_identifier).is_dir()
+                if there and configuration.previous_stage_name is None:  # no cascade
+                    found.setdefault(configuration.data_identifier, name)
+        names = sorted(set(found.values()))
+        if names:
+            self.say(f"prepared before: {', '.join(names)} (-c names others)")
+        return names
 
     def refuse_stock_fingerprint(self, folders: list[DataFolder]) -> None:
         """Raise InputError if intensities of ignored voxels would be normalised by."""
