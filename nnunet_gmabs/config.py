@@ -368,8 +368,8 @@ class GMABSConfig:
     seed: int = 0
     """Initial weights, patches and perturbations follow from it; on one CPU process without data workers exactly."""
     cpu_bfloat16: bool = False
-    """On a CPU: networks compute in bfloat16, as nnU-Net in float16 on a GPU. About twice as fast where the processor
-    has instructions for it (AVX512-BF16, AMX), slower where it has not. On CUDA it has no effect. Ours."""
+    """On a CPU: networks compute in bfloat16, as nnU-Net in float16 on a GPU. 1.5 to 1.7 times as fast where the
+    processor has instructions for it (AVX512-BF16, AMX), slower where it has not. On CUDA it has no effect. Ours."""
     mirroring: bool = False
     """Whether patches, and scans to predict, are mirrored along all axes. nnU-Net's own: true. Ours: with few labels
     and 600 to 2,000 iterations mirrored patches cost more than they teach (docs/study.md)."""
