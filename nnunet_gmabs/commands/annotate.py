@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise InputError(f'{error.name} is not installed; run: pip install "nnunet_gmabs[annotate]"') from error
+        raise InputError(
+            f'{error.name} is not installed; in the folder of this project run: pip install ".[annotate]"'
+        ) from error
     from nnunet_gmabs.annotation.painter.painter import Painter
     from nnunet_gmabs.annotation.painter.server import serve
     from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
