@@ -78,6 +78,18 @@ def test_what_an_expert_drew_is_never_doubted(batch):
     assert loss > everything_denoised > 0  # the whole wrong plane counts, as drawn
 
 
+@pytest.mark.parametrize("doubtful_as", ["student", "ignore", "pseudo"])
+def test_what_an_expert_drew_since_the_round_counts_as_drawn(batch, doubtful_as):
+    logits, pseudo, expert = batch
+    expert[1, 0, :, 3] = (pseudo[1, 0, :, 3] + 1) % IGNORE
+    unknown, contradicted = pseudo == IGNORE, (expert != IGNORE) & (expert != pseudo)
+    told = torch.where(contradicted & ~unknown, expert, pseudo)
+    loss, shares = noise_tolerant_loss(logits, pseudo, expert, IGNORE, doubtful_as, 0.8, dice_weight=1.0)
+    expected, expected_shares = noise_tolerant_loss(logits, told, expert, IGNORE, doubtful_as, 0.8, dice_weight=1.0)
+    assert (contradicted & ~unknown).sum() > 10
+    assert loss == expected and shares == expected_shares
+
+
 def contradicted():
     """Logits of a student that is sure, and pseudo labels in which it sees eight voxels otherwise."""
     truth = torch.zeros(1, 1, 40, 50, dtype=torch.long)

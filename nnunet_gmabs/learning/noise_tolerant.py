@@ -38,9 +38,8 @@ def noise_tolerant_loss(
 
     Args:
         logits: (B, C, X, Y[, Z]) of the student.
-        pseudo: (B, 1, X, Y[, Z]) int, ignore_label where nothing is known. Voxels that an expert drew have the
-            expert's label.
-        expert: (B, 1, X, Y[, Z]) int, ignore_label where nothing is drawn.
+        pseudo: (B, 1, X, Y[, Z]) int, ignore_label where nothing is known.
+        expert: (B, 1, X, Y[, Z]) int, ignore_label where nothing is drawn; takes the place of a pseudo label.
         ignore_label: of the data set.
         doubtful_as: see denoise; "pseudo" skips confident learning.
         reachable_prob: see max_norm_for_classes; None: logits are not clipped.
@@ -54,7 +53,8 @@ def noise_tolerant_loss(
     student = torch.softmax(logits.float(), 1)
     probs = student.detach()
     known = pseudo != ignore_label
-    drawn = known & (expert != ignore_label)  # nothing but padding is known to the expert alone
+    drawn = known & (expert != ignore_label)  # padding is known to the expert alone
+    pseudo = torch.where(drawn, expert, pseudo)  # what was drawn since the round, too
     shares = {}
     if doubtful_as != "pseudo":
         doubtful = doubtful_voxels(probs, torch.where(known, pseudo, 0), known)
