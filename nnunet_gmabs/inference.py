@@ -151,10 +151,11 @@ class SlidingWindows:
 
     def _passes(self) -> Iterator[tuple[Window, Tensor, Tensor]]:
         """Window, logits (C, ...) and features (F, ...) on the CPU, float32."""
-        with features_of_last_layer(self.network) as seen, mixed_precision(self.device, self.cpu_bfloat16):
+        with features_of_last_layer(self.network) as seen:
             for first in range(0, len(self.windows), self.batch_size):
                 batch = self.windows[first : first + self.batch_size]
                 data = torch.stack([self.image[(slice(None), *w)] for w in batch]).float()
-                output = self.network(data.to(self.device))
+                with mixed_precision(self.device, self.cpu_bfloat16):  # inference_mode would end it at a yield
+                    output = self.network(data.to(self.device))
                 full = output[0] if isinstance(output, (list, tuple)) else output
                 yield from zip(batch, full.float().cpu(), seen[0].float().cpu(), strict=True)

@@ -79,6 +79,18 @@ def test_an_average_over_windows_of_pointwise_features_is_that_of_the_whole_scan
     assert network.passes == len(windows.windows) * (1 if features_bytes else 3)
 
 
+def test_every_window_is_computed_in_mixed_precision_and_what_is_made_of_it_in_single():
+    network, seen, compared = Pointwise(), [], []
+    network.decoder.seg_layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    scan = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    windows = SlidingWindows(scan, network, PATCH, CPU, batch_size=3, features_bytes=0, cpu_bfloat16=True)
+    for _ in windows.each_features():
+        assert not torch.is_autocast_enabled("cpu")
+    windows.averaged(1, lambda f: compared.append(torch.is_autocast_enabled("cpu")) or f[:1])
+    assert len(windows.windows) > 2 * 3 and set(seen) == {torch.bfloat16}
+    assert not any(compared)
+
+
 def test_a_2d_network_sees_every_slice_of_the_first_axis():
     scan = torch.randn(1, 5, 9, 12)
     windows = SlidingWindows(scan, unet(2), (8, 8), CPU)
