@@ -226,6 +226,7 @@ def test_the_papers_preset_says_what_the_paper_says():
     assert (consistency.form, consistency.weight) == ("mse", 0.1)
     assert (consistency.ramp_start, consistency.ramp_end) == (0.0, 0.6)
     assert (consistency.noise_sd, consistency.noise_limit, consistency.log_gamma_limit) == (0.1, 0.2, 0.3)
+    assert paper.supervision.padding == "unknown"  # the mean over samples would take padding for a labelled one
     assert paper.teacher.max_decay == 0.99 and paper.streams == StreamsConfig(batch_share=1.0, labelled_share=0.5)
 
 
