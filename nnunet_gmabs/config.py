@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-def _check_range(owner: object, name: str, low: float, high: float = math.inf, open_low: bool = False) -> None:
+def _check_range(
+    owner: object, name: str, low: float, high: float = math.inf, open_low: bool = False, open_high: bool = False
+) -> None:
     value = getattr(owner, name)
-    if not (low < value <= high if open_low else low <= value <= high) or value == math.inf:
-        raise ValueError(f"{name} is {value!r}, outside {'(' if open_low else '['}{low}, {high}]")
+    above = low < value if open_low else low <= value
+    below = value < high if open_high else value <= high
+    if not (above and below) or value == math.inf:
+        ends = "(" if open_low else "[", ")" if open_high else "]"
+        raise ValueError(f"{name} is {value!r}, outside {ends[0]}{low}, {high}{ends[1]}")
 
 
 @dataclass(frozen=True)
@@ -204,14 +209,15 @@ class NoiseTolerantConfig:
     keep the pseudo label."""
     reachable_prob: float | None = 0.8
     """Logits are clipped so that no probability can exceed this; null: not clipped. Paper: norm 1, which is 0.80 for
-    two classes. Ours: the norm grows with the number of classes, so that 0.80 stays reachable."""
+    two classes. Ours: the norm grows with the number of classes, so that 0.80 stays reachable. Above 1 / the number of
+    classes."""
 
     def __post_init__(self) -> None:
         _check_range(self, "weight", 0)
         _check_range(self, "final_share", 0, 1)
         _check_range(self, "dice_weight", 0)
         if self.reachable_prob is not None:
-            _check_range(self, "reachable_prob", 0, 1, open_low=True)
+            _check_range(self, "reachable_prob", 0, 1, open_low=True, open_high=True)
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,7 @@ class FeatureTeachingConfig:
     """Features are multiplied by 1 + u, u uniform within plus or minus this. Ours."""
 
     def __post_init__(self) -> None:
-        _check_range(self, "dropout", 0, 1)
+        _check_range(self, "dropout", 0, 1, open_high=True)
         _check_range(self, "noise", 0, 1)
 
 

@@ -84,11 +84,11 @@ def ranges(kind: type) -> dict[str, str]:
             named = {str(k.arg): eval(ast.unparse(k.value), {"math": math}) for k in node.keywords}
             call = inspect.signature(config._check_range).bind(None, *given, **named)
             call.apply_defaults()
-            low, high, open_low = (call.arguments[name] for name in ("low", "high", "open_low"))
+            low, high, open_low, open_high = (call.arguments[n] for n in ("low", "high", "open_low", "open_high"))
             if high == math.inf:
                 found[given[0]] = f"{'>' if open_low else '>='} {low}"
             else:
-                found[given[0]] = f"{'(' if open_low else '['}{low}, {high}]"
+                found[given[0]] = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
     return found
 
 

@@ -160,6 +160,9 @@ def test_a_wrong_type_is_named(tmp_path, text, message):
         ("streams:\n  labelled_share: 1.01", "streams.labelled_share is 1.01, outside (0, 1]"),
         ("consistency:\n  confidence: -0.1", "consistency.confidence is -0.1, outside [0, 1]"),
         ("supervision:\n  dice_weight: 0\n  cross_entropy_weight: 0", "supervision.dice_weight and"),
+        ("noise_tolerant:\n  reachable_prob: 1", "noise_tolerant.reachable_prob is 1.0, outside (0, 1)"),
+        ("noise_tolerant:\n  reachable_prob: 0", "noise_tolerant.reachable_prob is 0.0, outside (0, 1)"),
+        ("mutual:\n  feature:\n    dropout: 1", "mutual.feature.dropout is 1.0, outside [0, 1)"),
     ],
 )
 def test_a_value_out_of_range_is_named(tmp_path, text, message):

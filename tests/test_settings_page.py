@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_gmabs.config import ActiveConfig, GMABSConfig, RelabelConfig, StreamsConfig
+from nnunet_gmabs.config import ActiveConfig, FeatureTeachingConfig, GMABSConfig, RelabelConfig, StreamsConfig
 from nnunet_gmabs.settings import flatten
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +53,7 @@ def test_ranges_are_those_that_are_checked(maker):
         "unlabelled_from": "[0, 1]",
     }
     assert maker.ranges(RelabelConfig)["max_unlabelled"] == ">= 0"
+    assert maker.ranges(FeatureTeachingConfig)["dropout"] == "[0, 1)"
     assert maker.ranges(GMABSConfig)["seed"] == "[0, 2147483647]"
     assert maker.ranges(GMABSConfig)["initial_lr"] == "> 0" and "inference_network" not in maker.ranges(GMABSConfig)
 
