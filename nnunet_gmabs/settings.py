@@ -152,17 +152,31 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def refuse_other_settings(stored: Mapping[str, Any], config: GMABSConfig, checkpoint: str) -> None:
-    """Raise InputError naming each setting in which a resumed training would differ from its start.
+def refuse_other_settings(
+    stored: Mapping[str, Any], config: GMABSConfig, checkpoint: str, base: GMABSConfig
+) -> list[str]:
+    """Names of the settings that a checkpoint does not know yet, in a training that may go on.
 
     num_epochs may grow (the methods' schedules keep the length of the start); save_every and the size of the cache,
-    which change no result, may change.
+    which change no result, may change. A setting that is newer than the checkpoint must be as the trainer has it.
+
+    Args:
+        stored: settings of the training's start.
+        config: settings now.
+        checkpoint: its name, for the message.
+        base: settings of the trainer class.
+
+    Raises:
+        InputError: naming each setting in which the resumed training would differ from its start.
     """
-    old, new = flatten(stored), flatten(config)
+    old, new, own = flatten(stored), flatten(config), flatten(base)
+    known = tuple(f"{name}." for name in old)  # groups that are switched off, too: what is in them is not newer
+    newer = [name for name in sorted(new) if name not in MAY_CHANGE and not f"{name}.".startswith(known)]
     lines = [
         f"  {name}: {old.get(name, 'not there')!r} -> {new.get(name, 'not there')!r}"
         for name in sorted(old.keys() | new.keys())
-        if name not in MAY_CHANGE and old.get(name, "not there") != new.get(name, "not there")
+        if name not in MAY_CHANGE
+        and (own if name in newer else old).get(name, "not there") != new.get(name, "not there")
     ]
     if new["num_epochs"] < old["num_epochs"]:
         lines.append(f"  num_epochs: {old['num_epochs']} -> {new['num_epochs']} (may only grow)")
@@ -172,3 +186,4 @@ def refuse_other_settings(stored: Mapping[str, Any], config: GMABSConfig, checkp
             + "\n".join(lines)
             + "\ngive the same settings to continue, or train anew without --c"
         )
+    return newer

@@ -46,7 +46,7 @@ relabel:
 - `null` switches a group off, but for {required}. A trainer refuses to be without a group that it is
   made for.
 - A training goes on with `--c` only with the settings that it began with. {may_change}
-  may change; `num_epochs` may only grow.
+  may change; `num_epochs` may only grow. A setting that an upgrade has brought stays as the trainer has it.
 - "Paper" is GM-ABS, for `mutual` and `synthetic` CMEMS; "Ours" is a choice of this package.
 """
 # What a trainer learns from, by the groups that are switched on; see learns_from for pseudo labels.

@@ -244,7 +244,7 @@ def test_flat_names_are_dotted_and_stations_switched_off_are_none():
 
 
 def resume(new, old=MEAN_TEACHER):
-    refuse_other_settings(json.loads(json.dumps(asdict(old))), new, "checkpoint_latest.pth")
+    return refuse_other_settings(json.loads(json.dumps(asdict(old))), new, "checkpoint_latest.pth", old)
 
 
 def resume_message(new, old=MEAN_TEACHER):
@@ -280,11 +280,42 @@ def test_a_station_switched_off_or_on_is_named():
     assert "  teacher: 'not there' -> None" in message and "  teacher.max_decay: 0.99 -> 'not there'" in message
 
 
-def test_a_setting_that_the_checkpoint_does_not_know_is_named():
-    old = asdict(MEAN_TEACHER)
-    del old["consistency"]["confidence"]
-    old["extra"] = 1
+def of_an_older_version(config):
+    """As a version stored them that had no consistency.confidence, and no streams."""
+    old = asdict(config)
+    del old["consistency"]["confidence"], old["streams"]
+    return old
+
+
+def test_settings_newer_than_the_checkpoint_resume_at_the_trainers_own_values_and_are_returned():
+    newer = refuse_other_settings(of_an_older_version(MEAN_TEACHER), MEAN_TEACHER, "checkpoint_latest.pth", MEAN_TEACHER)
+    assert newer == [
+        "consistency.confidence",
+        "streams.batch_share",
+        "streams.labelled_share",
+        "streams.unlabelled_from",
+    ]
+    assert resume(MEAN_TEACHER) == []
+
+
+def test_a_newer_setting_is_refused_at_another_value_than_the_trainers_own():
+    streams = replace(MEAN_TEACHER.streams, labelled_share=0.5)
+    changed = replace(MEAN_TEACHER, streams=streams, consistency=replace(MEAN_TEACHER.consistency, confidence=0.9))
     with pytest.raises(InputError) as error:
-        refuse_other_settings(old, MEAN_TEACHER, "checkpoint_latest.pth")
-    assert "  consistency.confidence: 'not there' -> 0.8" in str(error.value)
-    assert "  extra: 1 -> 'not there'" in str(error.value)
+        refuse_other_settings(of_an_older_version(MEAN_TEACHER), changed, "checkpoint_latest.pth", MEAN_TEACHER)
+    lines = str(error.value).splitlines()
+    assert lines[1:-1] == [
+        "  consistency.confidence: 'not there' -> 0.9",
+        "  streams.labelled_share: 'not there' -> 0.5",
+    ]
+
+
+def test_a_group_that_the_checkpoint_had_switched_off_is_not_newer():
+    old = asdict(MEAN_TEACHER) | {"consistency": None}
+    with pytest.raises(InputError, match="consistency.confidence: 'not there' -> 0.8"):
+        refuse_other_settings(old, MEAN_TEACHER, "checkpoint_latest.pth", MEAN_TEACHER)
+
+
+def test_a_setting_that_is_no_more_is_named():
+    with pytest.raises(InputError, match="  extra: 1 -> 'not there'"):
+        refuse_other_settings(asdict(MEAN_TEACHER) | {"extra": 1}, MEAN_TEACHER, "latest.pth", MEAN_TEACHER)

@@ -125,7 +125,9 @@ class ResumableTrainer(DistributedTrainer):
         if state is None or state["trainer"] != type(self).__name__:
             writer = content.get("trainer_name") if state is None else state["trainer"]
             raise InputError(f"{name}: written by {writer}; continue it with -tr {writer}")
-        refuse_other_settings(state["config"], self.config, name)
+        newer = refuse_other_settings(state["config"], self.config, name, type(self).config)
+        if newer:
+            self.print_to_log_file(f"newer than {name}, and as the trainer has them: {', '.join(newer)}")
         epochs = self.ranks.gather(content["current_epoch"])
         if len({*epochs}) > 1:
             raise InputError(f"{name}: the processes read checkpoints of epochs {epochs}; do they share one disk?")
