@@ -35,7 +35,7 @@ class {name}({base}):
         np.random.seed({seed})
         torch.manual_seed({seed})
         if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS"):  # nnU-Net's command takes all cores
-            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"].split(",")[0]))
 '''
 
 

@@ -74,7 +74,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device=device)
         if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS"):
             # nnU-Net's command takes all cores; two trainings side by side then wait for each other's threads
-            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"].split(",")[0]))  # "2,1": for nested regions, too
         self.config = settings
         self.num_epochs = self.schedule_epochs = settings.num_epochs
         self.num_iterations_per_epoch = settings.num_iterations_per_epoch

@@ -149,6 +149,15 @@ def test_mixed_precision_skips_a_step_that_is_not_finite(started, monkeypatch):
     assert started.grad_scaler.get_scale() == 512.0
 
 
+def test_of_the_threads_of_nested_regions_the_outer_ones_count(project, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        Training(project, tmp_path, variables={"OMP_NUM_THREADS": "2,1"}).build()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_equal_seeds_give_equal_trainings_and_another_seed_another(project, tmp_path):
     runs = [Training(project, tmp_path / str(i), settings={"seed": seed}) for i, seed in enumerate((0, 0, 1))]
     for run in runs:
