@@ -1,5 +1,6 @@
 """How strongly each term of an objective pulls at the network."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -33,3 +34,21 @@ def gradient_norms(
         squares = [total(g.float()).div(scale).pow(2).sum() for g in gradients if g is not None]
         norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
     return norms
+
+
+def gradient_ratios(norms: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+    """Norm of each other term's weighted gradient over that of the supervised one.
+
+    w_i |g_i| / (w_s |g_s|); NaN where the supervised one is 0 or not finite.
+
+    Args:
+        norms: of the terms, "supervised" among them.
+        weights: of the same terms.
+    """
+    reference = weights["supervised"] * norms["supervised"]
+    known = math.isfinite(reference) and reference > 0
+    return {
+        name: weights[name] * norm / reference if known else math.nan
+        for name, norm in norms.items()
+        if name != "supervised"
+    }

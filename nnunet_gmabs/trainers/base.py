@@ -25,7 +25,7 @@ from nnunet_gmabs.data.loader import TwoStreamLoader
 from nnunet_gmabs.data.streams import FoldScans, scans_of_fold
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.inference import mixed_precision
-from nnunet_gmabs.learning.gradients import gradient_norms
+from nnunet_gmabs.learning.gradients import gradient_norms, gradient_ratios
 from nnunet_gmabs.learning.losses import weighted_sum
 from nnunet_gmabs.learning.supervised import SupervisedLoss, labelled_mask
 from nnunet_gmabs.presets import SPARSE
@@ -229,11 +229,21 @@ class nnUNetTrainerSparse(ResumableTrainer):
                 norms |= gradient_norms(new, [*self.network.parameters()], self._loss_scale, self.ranks.total)
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
             terms |= {name: term.detach() for name, term in new.items()}
-        self._log_step(terms, weights, batch["target"])
+        left_out = {name: math.nan for name in self.terms_without_sample(batch) if name in terms}
+        self._log_step(terms, weights, batch["target"], left_out)
         if measured:
-            self._log_gradients(norms, weights)
+            ratios = gradient_ratios(norms | left_out, weights)
+            self.epoch_means.add({f"gradient_ratio/{name}": ratio for name, ratio in ratios.items()})
         self._step()
         return weighted_sum(terms, weights)
+
+    def terms_without_sample(self, batch: dict[str, Any]) -> set[str]:
+        """Terms that no process has a sample for in this batch: their 0 says nothing, and the log leaves it out."""
+        return set()
+
+    def in_any_process(self, samples: int) -> bool:
+        """Whether one process or more has samples of a kind, this one so many; all of them ask at the same time."""
+        return bool(self.ranks.total(torch.tensor(float(samples), device=self.device)) > 0)
 
     def after_step(self) -> None:
         """Called after each optimiser step, before the iteration is counted."""
@@ -264,8 +274,14 @@ class nnUNetTrainerSparse(ResumableTrainer):
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
 
-    def _log_step(self, terms: dict[str, Tensor], weights: dict[str, float], target: list[Tensor] | Tensor) -> None:
-        """Note terms, weights and labelled voxels; a term that is not finite is named."""
+    def _log_step(
+        self,
+        terms: dict[str, Tensor],
+        weights: dict[str, float],
+        target: list[Tensor] | Tensor,
+        left_out: dict[str, float],
+    ) -> None:
+        """Note terms, but for those left out, weights and labelled voxels; a term that is not finite is named."""
         full = target[0] if isinstance(target, list) else target
         drawn = labelled_mask(full, self.label_manager.ignore_label, self.label_manager.has_regions).float().mean()
         # one transfer from the device for all numbers
@@ -276,17 +292,9 @@ class nnUNetTrainerSparse(ResumableTrainer):
                 if self.grad_scaler is None:
                     raise FloatingPointError(f"{message}; lower initial_lr or look for NaN in the images")
                 self.print_to_log_file(f"WARNING: {message}; mixed precision skips this step")
-        self.epoch_means.add({f"loss/{n}": v for n, v in zip(terms, values, strict=True)})
+        self.epoch_means.add({f"loss/{n}": left_out.get(n, v) for n, v in zip(terms, values, strict=True)})
         self.epoch_means.add({f"weight/{n}": w for n, w in weights.items()})
         self.epoch_means.add({"share/labelled_voxels": share})
-
-    def _log_gradients(self, norms: dict[str, float], weights: dict[str, float]) -> None:
-        """Once an epoch: the gradient norm of each weighted term over the supervised one's."""
-        reference = weights["supervised"] * norms["supervised"]
-        others = {name: weights[name] * norm for name, norm in norms.items() if name != "supervised"}
-        self.epoch_means.add(
-            {f"gradient_ratio/{n}": v / reference if reference else math.nan for n, v in others.items()}
-        )
 
     # ---- validation
 

@@ -62,6 +62,11 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         consistency = self.consistency(self.full_resolution(output)[unlabelled], batch["data"][unlabelled])
         return {**super().loss_terms(output, batch), "consistency": consistency}
 
+    def terms_without_sample(self, batch: dict[str, Any]) -> set[str]:
+        """Also the consistency, where no sample is unlabelled."""
+        unlabelled = self.in_any_process(int((~batch["labelled"]).sum()))
+        return super().terms_without_sample(batch) | (set() if unlabelled else {"consistency"})
+
     def term_weights(self) -> dict[str, float]:
         """The consistency ramps up with the training's progress."""
         settings = self.consistency_settings

@@ -67,6 +67,11 @@ class nnUNetTrainerCMEMS(MutualTeaching, SyntheticSamples, nnUNetTrainerSparse):
         parts = super().loss_parts(batch)
         return parts if len(batch["data"]) else [lambda: {"supervised": self._nothing_drawn(batch)}, *parts[1:]]
 
+    def terms_without_sample(self, batch: dict[str, Any]) -> set[str]:
+        """Also the supervised term, where no sample is labelled."""
+        labelled = self.in_any_process(len(batch["data"]))
+        return super().terms_without_sample(batch) | (set() if labelled else {"supervised"})
+
     def _nothing_drawn(self, batch: dict[str, Any]) -> Tensor:
         """The supervised term where this rank has no labelled sample: that of the other ranks, if any has one."""
         classes, target = self.label_manager.num_segmentation_heads, batch["target"]

@@ -121,6 +121,11 @@ class MutualTeaching(Base):
         on = {"mutual_image": settings.image, "mutual_feature": settings.feature}
         return {**super().term_weights(), **{name: weight for name, part in on.items() if part is not None}}
 
+    def terms_without_sample(self, batch: dict[str, Any]) -> set[str]:
+        """Also both terms, where no sample is unlabelled."""
+        unlabelled = self.in_any_process(len(self._weak))
+        return super().terms_without_sample(batch) | (set() if unlabelled else {"mutual_image", "mutual_feature"})
+
     @torch.no_grad()
     def _label(self, network: Any) -> PseudoLabels | None:
         """What a network says of the weak view; None when nothing is taught."""

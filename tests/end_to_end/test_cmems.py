@@ -184,6 +184,17 @@ def test_where_no_voxel_is_kept_the_step_is_finite_and_teaches_nothing(project, 
     assert log["loss/supervised"] > 0
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_terms_without_a_sample_are_left_out_of_both_networks_logs(labelled, started):
+    batch = next(started.dataloader_train)
+    started.train_step(batch | {"labelled": torch.full_like(batch["labelled"], labelled)})
+    for means in (started.epoch_means, started.peer.epoch_means):
+        log = means.take()
+        left_out = {name for name, value in log.items() if name.startswith("loss/") and math.isnan(value)}
+        assert left_out == ({"loss/mutual_image", "loss/mutual_feature"} if labelled else {"loss/supervised"})
+        assert all(math.isnan(value) for name, value in log.items() if name.startswith("gradient_ratio/"))
+
+
 def test_mixed_precision_skips_only_the_network_whose_step_is_not_finite(started, monkeypatch):
     started.grad_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     before = [tensors(network) for network in started.networks().values()]

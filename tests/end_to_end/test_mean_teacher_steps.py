@@ -94,6 +94,31 @@ def test_the_gradient_ratio_is_that_of_the_weighted_terms(started):
     assert expected > 0
 
 
+def without_unlabelled(batch):
+    return batch | {"labelled": torch.ones_like(batch["labelled"])}
+
+
+def test_batches_without_an_unlabelled_sample_do_not_thin_out_the_log_of_the_consistency(started):
+    batch = next(started.dataloader_train)
+    started.train_step(without_unlabelled(batch))  # the first of an epoch: gradients are measured
+    log = started.epoch_means.take()
+    assert all(math.isnan(log[f"{kind}/consistency"]) for kind in ("loss", "gradient_ratio"))
+    started.train_step(batch)
+    alone = started.epoch_means._sums["loss/consistency"]
+    started.train_step(without_unlabelled(batch))
+    log = started.epoch_means.take()
+    assert log["loss/consistency"] == alone > 0
+    assert log["loss/supervised"] > 0 and log["weight/consistency"] > 0
+
+
+def test_without_an_unlabelled_sample_the_consistency_is_0_in_the_graph(started):
+    batch = without_unlabelled(next(started.dataloader_train))
+    term = started.loss_terms(started.network(batch["data"]), batch)["consistency"]
+    gradients = torch.autograd.grad(term, list(started.network.parameters()), allow_unused=True)
+    assert term.item() == 0 and any(g is not None for g in gradients)
+    assert not any(g.any() for g in gradients if g is not None)
+
+
 def test_the_average_pseudo_dice_has_the_precision_that_a_checkpoint_keeps(started):
     with torch.no_grad():
         started.on_validation_epoch_end([started.validation_step(next(started.dataloader_val))])
