@@ -75,6 +75,7 @@ class AsksExpert(LooksAtScans):
 
     def on_train_start(self) -> None:
         """A new run forgets an older one's answers; a continued one asks what its kill has kept it from asking."""
+        self.tell_if_nobody_is_asked()
         if self._resume_from is None:
             if self.ranks.writes:
                 shutil.rmtree(self.answers, ignore_errors=True)
@@ -91,10 +92,25 @@ class AsksExpert(LooksAtScans):
         if self.current_epoch < self.num_epochs:
             self.ask_and_listen()
 
+    def questions_until(self, progress: float) -> int:
+        """How many rounds of questions have fallen due at a moment of the training."""
+        settings = self.active_settings
+        return rounds_due(progress, settings.first, settings.every, settings.until)
+
+    def tell_if_nobody_is_asked(self) -> None:
+        """Say that no question will be due, or none that can be paid for."""
+        settings = self.active_settings
+        if not self.questions_until(self.last_progress):
+            why = f"active.first ({settings.first}) and active.until ({settings.until}) leave no end of an epoch"
+        elif settings.budget_planes < settings.planes_per_scan:
+            why = f"active.budget_planes ({settings.budget_planes}) does not pay for one scan"
+        else:
+            return
+        self.print_to_log_file(f"WARNING: nobody will be asked in this training: {why}; correct it to ask an expert")
+
     def ask_and_listen(self) -> None:
         """A round of questions where one is due, and all answers that are there."""
-        settings = self.active_settings
-        due = rounds_due(self.progress, settings.first, settings.every, settings.until)
+        due = self.questions_until(self.progress)
         asks, self.asks_due = due > self.asks_due, max(due, self.asks_due)
         if asks:
             self.ask()

@@ -95,6 +95,11 @@ class nnUNetTrainerSparse(ResumableTrainer):
         """Share of the training that is done, in [0, 1]; of its first planned length when it was prolonged."""
         return min(self.iteration / (self.schedule_epochs * self.num_iterations_per_epoch), 1.0)
 
+    @property
+    def last_progress(self) -> float:
+        """Progress when the last epoch begins: later no round of anything falls due."""
+        return min((self.num_epochs - 1) / self.schedule_epochs, 1.0)
+
     # ---- set-up
 
     def initialize(self) -> None:

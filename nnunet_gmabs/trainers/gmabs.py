@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from nnunet_gmabs.config import GMABSConfig, NoiseTolerantConfig, RelabelConfig
 from nnunet_gmabs.data import pseudo_labels
+from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.generalist.votes import Example
-from nnunet_gmabs.learning.noise_tolerant import noise_tolerant_loss
+from nnunet_gmabs.learning.noise_tolerant import max_norm_for_classes, noise_tolerant_loss
 from nnunet_gmabs.learning.schedules import noise_tolerant_weight, rounds_due
 from nnunet_gmabs.presets import GM_ABS
 from nnunet_gmabs.report.prompts import draw_prompts
@@ -60,10 +61,20 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
                 f"{type(self).__name__} needs an ignore label; this data set is labelled everywhere: use nnU-Net's own "
                 "trainer, or gmabs sparsify for a trial"
             )
+        self.require_reachable_prob()
         self.round, self.round_finished, self.rounds_due = 0, True, 0  # the last round begun, and whether it is done
         self.answered: list[str] = []  # scans that have become labelled during the training (asking.py)
         self.relabeller = relabelling.build(self)
         super().initialize()
+
+    def require_reachable_prob(self) -> None:
+        """Raise InputError where logits cannot be clipped as the settings say, which the first round would find out."""
+        prob = self.noise_settings.reachable_prob
+        try:
+            if prob is not None:
+                max_norm_for_classes(self.label_manager.num_segmentation_heads, prob)
+        except ValueError as error:
+            raise InputError(f"noise_tolerant.{error}; correct it, or write null for no clipping") from error
 
     # ---- the objective
 
@@ -103,7 +114,15 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         """Say first what a round will cost; a training that would take too long changes no file of an older run."""
         if not self.was_initialized:
             self.initialize()
-        relabelling.tell_cost(self)
+        if self.rounds_until(self.last_progress):
+            relabelling.tell_cost(self)
+        else:
+            settings = self.relabel_settings
+            self.print_to_log_file(
+                "WARNING: no round of relabelling will be due, so that nothing is learned from pseudo labels; train "
+                f"longer (num_epochs, num_iterations_per_epoch), or lower relabel.first ({settings.first}) and "
+                f"relabel.first_iterations ({settings.first_iterations}), below relabel.until ({settings.until})"
+            )
         super().run_training()
 
     def on_train_start(self) -> None:
@@ -133,11 +152,15 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         super().on_epoch_end()
         self.relabel_if_due()
 
-    def relabel_if_due(self) -> None:
-        """A round between two checkpoints: the first says that it is on its way."""
+    def rounds_until(self, progress: float) -> int:
+        """How many rounds have fallen due at a moment of the training."""
         settings = self.relabel_settings
         first = max(settings.first, settings.first_iterations / (self.schedule_epochs * self.num_iterations_per_epoch))
-        due = rounds_due(self.progress, first, settings.every, settings.until)
+        return rounds_due(progress, first, settings.every, settings.until)
+
+    def relabel_if_due(self) -> None:
+        """A round between two checkpoints: the first says that it is on its way."""
+        due = self.rounds_until(self.progress)
         if due > self.rounds_due and self.current_epoch < self.num_epochs:
             self.rounds_due, self.round, self.round_finished = due, self.round + 1, False
             self.save_latest()

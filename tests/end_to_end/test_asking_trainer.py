@@ -166,6 +166,16 @@ def test_interrupted_and_continued_equals_uninterrupted(moment, uninterrupted, o
     assert tiny.differences(a, b) == []
 
 
+def test_a_training_in_which_nobody_will_be_asked_says_so_at_its_start(uninterrupted, oracle, tmp_path):
+    for name, active in (("late", {"first": 0.8, "until": 0.9}), ("poor", {"budget_planes": 2})):
+        one = training(oracle, tmp_path / name, active=active, num_epochs=2)
+        one.here()
+        log = one.log()
+        assert log.index("WARNING: nobody will be asked") < log.index("Epoch 0") and "asked round" not in log
+        assert all(f"active.{setting} ({value})" in log for setting, value in active.items())
+    assert "WARNING: nobody will be asked" not in uninterrupted.log()
+
+
 def test_a_person_who_was_asked_before_a_kill_is_not_asked_again(project, tmp_path):
     own = project.copy(tmp_path / "data")
     training(own, tmp_path / "another", active={"expert": "person"}, num_epochs=2).here()  # asks round 0

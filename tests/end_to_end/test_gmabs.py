@@ -163,6 +163,22 @@ def test_a_generalist_that_cannot_be_used_stops_the_training_at_its_start(projec
         one.build()
 
 
+@pytest.mark.parametrize("prob", [0.2, 0.3333])
+def test_a_probability_that_is_always_reached_stops_the_training_at_its_start(prob, project, tmp_path):
+    one = training(project, tmp_path, noise_tolerant={"reachable_prob": prob})
+    with pytest.raises(InputError, match=f"noise_tolerant.reachable_prob is {prob}; with 3 classes .* 1/3 and 1"):
+        one.build()
+
+
+def test_a_training_too_short_for_a_round_says_so_at_its_start(uninterrupted, project, tmp_path):
+    one = training(project, tmp_path, relabel={"first": 0.25, "first_iterations": 10})  # of 12; the last is after 9
+    one.here()
+    log = one.log()
+    assert "WARNING: no round of relabelling will be due" in log and "relabel.first_iterations (10)" in log
+    assert log.index("WARNING: no round") < log.index("Epoch 0")
+    assert "relabelled" not in log and "WARNING: no round" not in uninterrupted.log()
+
+
 def test_a_full_disk_in_a_round_leaves_the_labels_before_and_the_next_round_works(project, tmp_path, monkeypatch):
     write = pseudo_labels.write_pseudo_labels
 
