@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from nnunet_gmabs.config import GMABSConfig, NoiseTolerantConfig, RelabelConfig
 from nnunet_gmabs.data import pseudo_labels
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.generalist.relabel import Scans
 from nnunet_gmabs.generalist.votes import Example
 from nnunet_gmabs.learning.noise_tolerant import max_norm_for_classes, noise_tolerant_loss
 from nnunet_gmabs.learning.schedules import noise_tolerant_weight, rounds_due
@@ -20,7 +22,7 @@ from nnunet_gmabs.report.prompts import draw_prompts
 from nnunet_gmabs.trainers import progress, relabelling
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 
-ROUND_STATE = ("round", "round_finished", "rounds_due")
+ROUND_STATE = ("round", "round_finished", "rounds_due", "scans_of_round")
 
 
 class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
@@ -63,6 +65,7 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
             )
         self.require_reachable_prob()
         self.round, self.round_finished, self.rounds_due = 0, True, 0  # the last round begun, and whether it is done
+        self.scans_of_round: list[str] | None = None
         self.answered: list[str] = []  # scans that have become labelled during the training (asking.py)
         self.relabeller = relabelling.build(self)
         super().initialize()
@@ -134,7 +137,7 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
             super().on_train_start()
             return
         super().on_train_start()
-        relabeller = self.relabeller.on(relabelling.training_scans(self))
+        relabeller = self.relabeller.on(self.scans_to_relabel())
         lost = relabeller.missing(self.round) if self.round and self.current_epoch < self.num_epochs else []
         lost = self.ranks.of_writer(lost)
         if lost and self.round_finished:
@@ -163,12 +166,23 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         due = self.rounds_until(self.progress)
         if due > self.rounds_due and self.current_epoch < self.num_epochs:
             self.rounds_due, self.round, self.round_finished = due, self.round + 1, False
+            scans = relabelling.training_scans(self)
+            self.scans_of_round = [*scans.labelled, *scans.unlabelled]
             self.save_latest()
             self.run_round()
 
+    def scans_to_relabel(self) -> Scans:
+        """The training scans with which the round began: one may have been answered since that was not drawn for it."""
+        scans = relabelling.training_scans(self)
+        if self.scans_of_round is None:  # a checkpoint of an older version
+            return scans
+        of_round = set(self.scans_of_round)
+        labelled, unlabelled = ([i for i in group if i in of_round] for group in (scans.labelled, scans.unlabelled))
+        return replace(scans, labelled=labelled, unlabelled=unlabelled)
+
     def run_round(self) -> None:
         """Relabel the training scans; then the checkpoint names the round, and the one before it goes."""
-        relabeller = self.relabeller.on(relabelling.training_scans(self))
+        relabeller = self.relabeller.on(self.scans_to_relabel())
         try:
             figures, examples = relabelling.run_shared(
                 relabeller, self.teacher_module, self.round, self._progress_bar, self.ranks
@@ -222,4 +236,4 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         """Counterpart of state()."""
         super().load_state(state)
         for name in ROUND_STATE:
-            setattr(self, name, state["rounds"][name])
+            setattr(self, name, state["rounds"].get(name))

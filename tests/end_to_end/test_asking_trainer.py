@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import raw_data
 import tiny
+import torch
 from tiny import Training
 
 from nnunet_gmabs.active.select import ChosenScan
@@ -25,6 +26,7 @@ from nnunet_gmabs.report.page.asked_by_training import asked_by
 from nnunet_gmabs.report.page.reading import Damaged
 from nnunet_gmabs.report.page.trainings import read_training
 from nnunet_gmabs.trainers import asking, relabelling
+from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 
 pytestmark = pytest.mark.slow
 ACTIVE = "nnUNetTrainerGMABSActive"
@@ -164,6 +166,37 @@ def test_interrupted_and_continued_equals_uninterrupted(moment, uninterrupted, o
         for request in content["gmabs"]["asking"]["asked"]:
             request["created"] = request["model"] = ""
     assert tiny.differences(a, b) == []
+
+
+def test_a_resume_does_not_relabel_a_scan_that_was_answered_since_a_round_without_it(oracle, tmp_path):
+    """One round, after epoch 1, of the labelled scans alone; scans answered since become labelled."""
+    relabel = {"first": 0.25, "every": 1.0, "until": 0.8, "max_unlabelled": 0}
+    one, other = (training(oracle, tmp_path / name, relabel=relabel) for name in ("one", "other"))
+    one.here()
+    step = nnUNetTrainerSparse.train_step
+
+    def interrupted(trainer, batch):
+        if trainer.iteration == 7:
+            raise KeyboardInterrupt
+        return step(trainer, batch)
+
+    with mock.patch.object(nnUNetTrainerSparse, "train_step", interrupted), pytest.raises(KeyboardInterrupt):
+        other.here()
+    other.here(continue_training=True)
+    a, b = tiny.load(one.final)["gmabs"], tiny.load(other.final)["gmabs"]
+    assert len(a["asking"]["answered"]) == 2 and "lacks" not in other.log()
+    assert tiny.differences(a["networks"], b["networks"]) == []
+    assert a["rounds"]["scans_of_round"] == ["scan_00", "scan_01", "scan_02"]
+
+
+def test_a_checkpoint_of_a_version_that_did_not_store_a_rounds_scans_is_continued(oracle, tmp_path):
+    one = training(oracle, tmp_path, num_epochs=2)
+    one.here()
+    content = tiny.load(one.final)
+    del content["gmabs"]["rounds"]["scans_of_round"]
+    torch.save(content, one.final)
+    replace(one, settings=one.settings | {"num_epochs": 3}).here(continue_training=True)
+    assert tiny.load(one.final)["current_epoch"] == 3 and "lacks" not in one.log()
 
 
 def test_a_training_in_which_nobody_will_be_asked_says_so_at_its_start(uninterrupted, oracle, tmp_path):
