@@ -412,6 +412,7 @@ def test_names_of_curves_for_people():
     assert curve_name("gradient_ratio/consistency_peer", {}) == curve_name("loss/consistency", {}) + ", second network"
     assert curve_name("share/kept_class_0", {}) == "taught by the other network, background"
     assert curve_name("loss/some_new_term", {}) == "some new term"
+    assert curve_name("share/labelled_voxels", {}) == "labelled: drawn by the expert, or padding"
 
 
 def test_the_command_writes_beside_the_trainings_or_into_the_data_set(nnunet_folders, capsys):

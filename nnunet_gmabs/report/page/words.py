@@ -89,7 +89,7 @@ _NAMES = {
     "pseudo_dice/teacher": "teacher",
     "pseudo_dice/student": "student",
     "pseudo_dice/peer": "peer (second network)",
-    "share/labelled_voxels": "drawn by the expert",
+    "share/labelled_voxels": "labelled: drawn by the expert, or padding",
     "share/confident_voxels": "teacher is confident",
     "share/doubtful": "pseudo labels doubted by confident learning",
     "share/kept": "taught by the other network, all voxels",
