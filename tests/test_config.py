@@ -288,7 +288,7 @@ def of_an_older_version(config):
 
 
 def test_settings_newer_than_the_checkpoint_resume_at_the_trainers_own_values_and_are_returned():
-    newer = refuse_other_settings(of_an_older_version(MEAN_TEACHER), MEAN_TEACHER, "checkpoint_latest.pth", MEAN_TEACHER)
+    newer = refuse_other_settings(of_an_older_version(MEAN_TEACHER), MEAN_TEACHER, "latest.pth", MEAN_TEACHER)
     assert newer == [
         "consistency.confidence",
         "streams.batch_share",
@@ -302,7 +302,7 @@ def test_a_newer_setting_is_refused_at_another_value_than_the_trainers_own():
     streams = replace(MEAN_TEACHER.streams, labelled_share=0.5)
     changed = replace(MEAN_TEACHER, streams=streams, consistency=replace(MEAN_TEACHER.consistency, confidence=0.9))
     with pytest.raises(InputError) as error:
-        refuse_other_settings(of_an_older_version(MEAN_TEACHER), changed, "checkpoint_latest.pth", MEAN_TEACHER)
+        refuse_other_settings(of_an_older_version(MEAN_TEACHER), changed, "latest.pth", MEAN_TEACHER)
     lines = str(error.value).splitlines()
     assert lines[1:-1] == [
         "  consistency.confidence: 'not there' -> 0.9",
