@@ -82,18 +82,16 @@ def denoise(pseudo: Tensor, student: Tensor, doubtful: Tensor, ignore_label: int
         student: the same shape, argmax of the student.
         doubtful: the same shape, bool.
         ignore_label: of the data set.
-        doubtful_as: "student" (paper), "ignore" (ours) or "pseudo" (no denoising).
+        doubtful_as: "student" (paper) or "ignore" (ours).
 
     Raises:
         ValueError: another name.
     """
-    if doubtful_as == "pseudo":
-        return pseudo
     if doubtful_as == "student":
         return torch.where(doubtful, student.to(pseudo.dtype), pseudo)
     if doubtful_as == "ignore":
         return torch.where(doubtful, ignore_label, pseudo)
-    raise ValueError(f"doubtful_as is {doubtful_as!r}; valid are 'student', 'ignore' and 'pseudo'")
+    raise ValueError(f"doubtful_as is {doubtful_as!r}; valid are 'student' and 'ignore'")
 
 
 def max_norm_for_classes(num_classes: int, reachable_prob: float) -> float:

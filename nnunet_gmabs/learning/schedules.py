@@ -12,6 +12,12 @@ def sigmoid_rampup(fraction: float) -> float:
     return math.exp(-5.0 * (1.0 - a) ** 2)
 
 
+def ramped(progress: float, weight: float, start: float, end: float) -> float:
+    """A term's weight: 0 before the start, then w r((progress - start) / (end - start)), w from the end on."""
+    fraction = (progress - start) / max(end - start, 1e-6)
+    return weight * sigmoid_rampup(fraction) if fraction >= 0 else 0.0
+
+
 def uncertainty_threshold(progress: float) -> float:
     """Normalised entropy above which a voxel is uncertain: 0.35 + 0.25 r(progress), from 0.352 to 0.6 (paper)."""
     return 0.35 + 0.25 * sigmoid_rampup(progress)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
 import torch
-from nnunetv2.utilities.collate_outputs import collate_outputs
 from torch import Tensor, nn
 
 from nnunet_gmabs.config import ConsistencyConfig, GMABSConfig, TeacherConfig
 from nnunet_gmabs.learning import perturb
 from nnunet_gmabs.learning.consistency import confident_consistency, probability_consistency, to_probs
 from nnunet_gmabs.learning.ema import teacher_decay, update_teacher
-from nnunet_gmabs.learning.schedules import sigmoid_rampup
+from nnunet_gmabs.learning.schedules import ramped
 from nnunet_gmabs.presets import MEAN_TEACHER
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.distributed import unwrap
+from nnunet_gmabs.trainers.pseudo_dice import mean_pseudo_dice, of_prefix, with_own_target
 
 
 class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
@@ -70,8 +69,7 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     def term_weights(self) -> dict[str, float]:
         """The consistency ramps up with the training's progress."""
         settings = self.consistency_settings
-        fraction = (self.progress - settings.ramp_start) / max(settings.ramp_end - settings.ramp_start, 1e-6)
-        weight = settings.weight * sigmoid_rampup(fraction) if fraction >= 0 else 0.0
+        weight = ramped(self.progress, settings.weight, settings.ramp_start, settings.ramp_end)
         return {**super().term_weights(), "consistency": weight}
 
     def consistency(self, logits: Tensor, image: Tensor) -> Tensor:
@@ -108,27 +106,19 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's outputs for the inference network, and the other network's counts."""
         other = self.network if self.inference_network is self.teacher else self.teacher
-        targets = batch["target"]
-        copy = [t.clone() for t in targets] if isinstance(targets, list) else targets.clone()
         with self.using(other):
-            counts = super().validation_step({**batch, "target": copy})  # nnU-Net writes into the target
+            counts = super().validation_step(with_own_target(batch))
         with self.using(self.inference_network):
             result = super().validation_step(batch)
         return {**result, **{f"other_{name}": counts[name] for name in ("tp_hard", "fp_hard", "fn_hard")}}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """nnU-Net's log for the inference network; both pseudo Dice for ours."""
-        sums = {k: np.sum(v, 0) for k, v in collate_outputs(val_outputs).items() if k.startswith("other_")}
-        sums = self.ranks.summed(sums)
+        other = mean_pseudo_dice(of_prefix(val_outputs, "other_"), self.ranks.summed)
         super().on_validation_epoch_end(val_outputs)
-        with np.errstate(invalid="ignore"):
-            other = (
-                2 * sums["other_tp_hard"] / (2 * sums["other_tp_hard"] + sums["other_fp_hard"] + sums["other_fn_hard"])
-            )
+        own = float(self.logger.get_value("mean_fg_dice", -1))
         names = ("teacher", "student") if self.config.inference_network == "teacher" else ("student", "teacher")
-        own = self.logger.get_value("mean_fg_dice", -1)
-        other_mean = float(np.nanmean(other)) if np.isfinite(other).any() else float("nan")
-        self._pseudo_dice = dict(zip(names, (float(own), other_mean), strict=True))
+        self._pseudo_dice = dict(zip(names, (own, other), strict=True))
 
     def epoch_summary(self) -> dict[str, float]:
         """Pseudo Dice of teacher and student on the validation scans' labelled voxels."""

@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from nnunetv2.utilities.collate_outputs import collate_outputs
 from torch import Tensor, nn
 
 from nnunet_gmabs.config import GMABSConfig
@@ -16,6 +14,7 @@ from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.presets import CMEMS
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.mutual_teaching import MutualTeaching
+from nnunet_gmabs.trainers.pseudo_dice import mean_pseudo_dice, of_prefix, with_own_target
 from nnunet_gmabs.trainers.synthetic_samples import SyntheticSamples
 
 SMOOTHING = 0.9  # of pseudo Dice over epochs, nnU-Net's own
@@ -83,16 +82,14 @@ class nnUNetTrainerCMEMS(MutualTeaching, SyntheticSamples, nnUNetTrainerSparse):
 
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's outputs for both networks, the peer's with a prefix."""
-        targets = batch["target"]
-        copy = [t.clone() for t in targets] if isinstance(targets, list) else targets.clone()
-        own = super().validation_step({**batch, "target": copy})  # nnU-Net writes into the target
+        own = super().validation_step(with_own_target(batch))
         with self.using(self.peer.network):
             others = super().validation_step(batch)
         return {**own, **{f"peer_{name}": value for name, value in others.items()}}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """Settle which network is better, and log its pseudo Dice as nnU-Net's."""
-        peers = [{n.removeprefix("peer_"): v for n, v in o.items() if n.startswith("peer_")} for o in val_outputs]
+        peers = of_prefix(val_outputs, "peer_")
         own = [{n: v for n, v in o.items() if not n.startswith("peer_")} for o in val_outputs]
         outputs = {"student": own, "peer": peers}
         self._pseudo_dice = {name: mean_pseudo_dice(values, self.ranks.summed) for name, values in outputs.items()}
@@ -114,20 +111,12 @@ class nnUNetTrainerCMEMS(MutualTeaching, SyntheticSamples, nnUNetTrainerSparse):
 
     def state(self) -> dict[str, Any]:
         """Also what the choice of the inference network stands on."""
-        return {**super().state(), "smoothed_dice": self.smoothed_dice, "inference_name": self.inference_name}
+        return {**super().state(), "smoothed_dice": self.smoothed_dice}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Counterpart of state()."""
         super().load_state(state)
         self.smoothed_dice = dict(state["smoothed_dice"])
-
-
-def mean_pseudo_dice(outputs: list[dict], summed: Callable[[dict], dict] = lambda sums: sums) -> float:
-    """Mean over classes of nnU-Net's pseudo Dice of an epoch; NaN when no patch shows or predicts any class."""
-    sums = summed({name: np.sum(v, 0) for name, v in collate_outputs(outputs).items() if name.endswith("_hard")})
-    with np.errstate(invalid="ignore"):
-        dice = 2 * sums["tp_hard"] / (2 * sums["tp_hard"] + sums["fp_hard"] + sums["fn_hard"])
-    return float(np.nanmean(dice)) if np.isfinite(dice).any() else math.nan
 
 
 def smoothed(before: float, value: float) -> float:

@@ -18,7 +18,7 @@ from nnunet_gmabs.learning.mutual import (
     mutual_loss,
     pseudo_labels,
 )
-from nnunet_gmabs.learning.schedules import sigmoid_rampup
+from nnunet_gmabs.learning.schedules import ramped
 from nnunet_gmabs.learning.strong_view import apply_strong_view, draw_strong_view
 from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.encoder_decoder import EncoderDecoder
@@ -116,8 +116,7 @@ class MutualTeaching(Base):
     def term_weights(self) -> dict[str, float]:
         """Both terms ramp up with the training's progress."""
         settings = self.mutual_settings
-        fraction = (self.progress - settings.ramp_start) / max(settings.ramp_end - settings.ramp_start, 1e-6)
-        weight = settings.weight * sigmoid_rampup(fraction) if self.teaching else 0.0
+        weight = ramped(self.progress, settings.weight, settings.ramp_start, settings.ramp_end)
         on = {"mutual_image": settings.image, "mutual_feature": settings.feature}
         return {**super().term_weights(), **{name: weight for name, part in on.items() if part is not None}}
 

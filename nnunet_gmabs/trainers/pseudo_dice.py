@@ -1,0 +1,34 @@
+"""nnU-Net's pseudo Dice for a second network, beside the one that nnU-Net itself validates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from nnunetv2.utilities.collate_outputs import collate_outputs
+
+
+def with_own_target(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch with a copy of its target: nnU-Net's validation step writes into it."""
+    target = batch["target"]
+    return {**batch, "target": [t.clone() for t in target] if isinstance(target, list) else target.clone()}
+
+
+def of_prefix(outputs: Sequence[dict], prefix: str) -> list[dict]:
+    """Of each validation step's outputs those whose name begins with the prefix, without it."""
+    return [{n.removeprefix(prefix): v for n, v in output.items() if n.startswith(prefix)} for output in outputs]
+
+
+def mean_pseudo_dice(outputs: list[dict], summed: Callable[[dict], dict] = lambda sums: sums) -> float:
+    """Mean over classes of nnU-Net's pseudo Dice of an epoch; NaN when no patch shows or predicts any class.
+
+    Args:
+        outputs: of nnU-Net's validation steps; counts of voxels by class in tp_hard, fp_hard and fn_hard.
+        summed: gives the sums over several processes.
+    """
+    sums = summed({name: np.sum(v, 0) for name, v in collate_outputs(outputs).items() if name.endswith("_hard")})
+    with np.errstate(invalid="ignore"):
+        dice = 2 * sums["tp_hard"] / (2 * sums["tp_hard"] + sums["fp_hard"] + sums["fn_hard"])
+    return float(np.nanmean(dice)) if np.isfinite(dice).any() else math.nan
