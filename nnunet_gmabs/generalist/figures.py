@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,7 +71,13 @@ def dice_of_counts(counts: Sequence[Counts]) -> list[float]:
 
 def mean_dice(counts: Sequence[Counts]) -> float:
     """Mean of dice_of_counts over the classes that are there; NaN for none."""
-    return _mean(dice_of_counts(counts))
+    return mean(dice_of_counts(counts))
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean without NaN; NaN if nothing else is there."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def summary(figures: Sequence[ScanFigures]) -> dict[str, float]:
@@ -83,7 +89,7 @@ def summary(figures: Sequence[ScanFigures]) -> dict[str, float]:
         "masks": sum(f.masks for f in figures),
     }
     for name in ("quality", "views_agree", "teacher_agrees", "changed"):
-        result[name] = _mean([getattr(f, name) for f in figures])
+        result[name] = mean(getattr(f, name) for f in figures)
     for axis in sorted({axis for f in figures for axis in f.expert_views}):
         result[f"expert_dice/view_{axis}"] = mean_dice(
             [f.expert_views[axis] for f in figures if axis in f.expert_views]
@@ -92,8 +98,3 @@ def summary(figures: Sequence[ScanFigures]) -> dict[str, float]:
         counts = [getattr(f, attribute) for f in figures if getattr(f, attribute)]
         result |= {f"{name}_dice/class_{k}": dice for k, dice in enumerate(dice_of_counts(counts), 1)}
     return result
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = [v for v in values if np.isfinite(v)]
-    return float(np.mean(finite)) if finite else float("nan")

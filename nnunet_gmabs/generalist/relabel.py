@@ -16,7 +16,7 @@ from nnunet_gmabs.data import pseudo_labels
 from nnunet_gmabs.data.expert import decode, read_expert
 from nnunet_gmabs.generalist import fusion
 from nnunet_gmabs.generalist.embeddings import EmbeddingCache
-from nnunet_gmabs.generalist.figures import ScanFigures, mean_dice, one_hot, overlap_counts, summary
+from nnunet_gmabs.generalist.figures import ScanFigures, mean, mean_dice, one_hot, overlap_counts, summary
 from nnunet_gmabs.generalist.images import ScanImages
 from nnunet_gmabs.generalist.models import Generalist
 from nnunet_gmabs.generalist.parts import smallest_parts
@@ -232,8 +232,8 @@ class Relabeller:
             slices=votes.slices,
             encoded=votes.encoded,
             masks=len(votes.qualities),
-            quality=_finite_mean(np.array(votes.qualities)),
-            views_agree=_finite_mean(fusion.view_agreement(votes.counts, len(votes.axes))),
+            quality=mean(votes.qualities),
+            views_agree=mean(fusion.view_agreement(votes.counts, len(votes.axes))),
             teacher_agrees=mean_dice([overlap_counts(masks, teacher)]),
             changed=changed,
             expert_views=votes.expert_counts,
@@ -291,8 +291,3 @@ class Relabeller:
 def few(examples: Sequence[Example]) -> list[Example]:
     """Some slices out of those of a round."""
     return list(examples[:: max(1, len(examples) // MAX_EXAMPLES)][:MAX_EXAMPLES])
-
-
-def _finite_mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")

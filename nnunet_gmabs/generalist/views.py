@@ -6,7 +6,7 @@ is carried along. A slice keeps the order of the two axes that are left, so x of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -55,12 +55,6 @@ def in_plane_spacing(spacing_mm: Sequence[float], axis: int) -> tuple[float, flo
 def take_slice(array: np.ndarray, axis: int, index: int) -> np.ndarray:
     """One slice (..., H, W) of an array (..., X, Y, Z); a view of it, no copy."""
     return array[(slice(None),) * (array.ndim - 3 + axis) + (index,)]
-
-
-def iterate_slices(array: np.ndarray, axis: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, slice) for all slices along an axis."""
-    for index in range(array.shape[axis - 3]):
-        yield index, take_slice(array, axis, index)
 
 
 def put_slice(array: np.ndarray, axis: int, index: int, values: np.ndarray) -> None:

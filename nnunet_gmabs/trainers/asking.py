@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_gmabs.active.planes import INFORMATION, body_mask, choose_planes
+from nnunet_gmabs.active.planes import body_mask, choose_planes
 from nnunet_gmabs.active.select import ChosenScan, affordable_scans, select_scans
 from nnunet_gmabs.annotation.experts import Arrived, Expert, Folder, Simulated
 from nnunet_gmabs.annotation.ledger import now
@@ -170,13 +170,11 @@ class AsksExpert(LooksAtScans):
     def planes_of(self, scan: ChosenScan, predicted: np.ndarray, rng: np.random.Generator) -> RequestedScan:
         """What to draw in one chosen scan, on its own grid."""
         strategy = self.strategy
-        information = self.entropy_of(scan.identifier) if strategy.planes == INFORMATION else None
         planes = choose_planes(
             predicted,
             self.active_settings.planes_per_scan,
             rng,
             how=strategy.planes,
-            information=information,
             body=None
             if strategy.anywhere
             else self.on_own_grid(scan.identifier, body_mask(self.image(scan.identifier)[0])),

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from nnunet_gmabs.active.diversity import image_descriptor, intensity_histogram
-from nnunet_gmabs.active.scores import disagreement, normalised_entropy, uncertain_fraction
+from nnunet_gmabs.active.scores import disagreement, uncertain_fraction
 from nnunet_gmabs.active.select import STRATEGIES, Strategy
 from nnunet_gmabs.config import ActiveConfig
 from nnunet_gmabs.data.grid import TrainingGrid, labels_to_original_grid
@@ -88,11 +88,6 @@ class LooksAtScans(nnUNetTrainerMeanTeacher):
             return np.concatenate([intensity_histogram(channel) for channel in image])
         grid = TrainingGrid.from_properties(self.properties(identifier), self.plans_manager, self.configuration_manager)
         return image_descriptor(image, grid.spacing)
-
-    def entropy_of(self, identifier: str) -> np.ndarray:
-        """(X, Y, Z) of one scan on its own grid: how unsure the student is."""
-        entropy = normalised_entropy(self.probs(unwrap(self.network), identifier))
-        return self.on_own_grid(identifier, entropy)
 
     # ---- scans on the training grid, and back
 
