@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunet_gmabs.files import replace_atomically
-from nnunet_gmabs.report.dice import dice
+from nnunet_gmabs.report.dice import dice, mean
+from nnunet_gmabs.report.drawing import TRUTH_ALPHA, class_colour, new_figure, outline
 from nnunet_gmabs.report.tables import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-COLOURS = ("#ff9f1c", "#2ec4ff", "#7ae582", "#ff70a6", "#e9ff70", "#b388ff")
-TRUTH_ALPHA = 0.4
 PANEL_INCHES = 2.3
+MOST_BELOW = 3  # classes that are named below a panel
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,18 @@ def draw_contours(path: Path, scans: Sequence[ScanPicture], names: Mapping[int, 
         scans: at least one, all with the same methods.
         names: classes to show, and what to call them.
     """
-    # The figure's own canvas: pyplot would keep figures, and choose a backend for the whole process.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import to_rgba
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
+    panels_across = len(scans[0].predictions) + 1
+    legend_columns = _legend_columns(names, PANEL_INCHES * panels_across)
+    legend_rows = -(-len(names) // legend_columns)
+    height = (PANEL_INCHES + 0.22) * len(scans) + 0.3 + 0.2 * legend_rows
+    with new_figure(PANEL_INCHES * panels_across, height) as figure:
+        _draw(figure, scans, names)
+        _add_legend(figure, names, legend_columns)
+        replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
 
+
+def _draw(figure: Figure, scans: Sequence[ScanPicture], names: Mapping[int, str]) -> None:
     methods = list(scans[0].predictions)
-    size = PANEL_INCHES * (len(methods) + 1), (PANEL_INCHES + 0.22) * len(scans) + 0.5
-    figure = Figure(figsize=size, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(len(scans), len(methods) + 1, squeeze=False)
     for row, scan in zip(panels, scans, strict=True):
         index = telling_index(scan.truth, list(names))
@@ -89,25 +91,44 @@ def draw_contours(path: Path, scans: Sequence[ScanPicture], names: Mapping[int, 
         for panel, method in zip(row[1:], methods, strict=True):
             _show_slice(panel, scan, index)
             _show_labels(panel, scan.truth[index], scan.predictions[method][index], list(names))
-            values = (dice(scan.predictions[method], scan.truth, label) for label in names)
-            text = ", ".join(f"{name} {percent(v)}" for name, v in zip(names.values(), values, strict=True))
-            panel.set_xlabel(text, fontsize=9)
+            panel.set_xlabel(_dice_below(scan, method, names), fontsize=9)
     for panel, title in zip(panels[0], ["image", *methods], strict=True):
         panel.set_title(title, fontsize=10)
+
+
+def _dice_below(scan: ScanPicture, method: str, names: Mapping[int, str]) -> str:
+    """Dice of every class, or of many classes the mean, which fits below a panel."""
+    values = {name: dice(scan.predictions[method], scan.truth, label) for label, name in names.items()}
+    if len(names) > MOST_BELOW:
+        return f"mean {percent(mean(values.values()))}"
+    return ", ".join(f"{name} {percent(value)}" for name, value in values.items())
+
+
+def _legend_columns(names: Mapping[int, str], width_inches: float) -> int:
+    """How many classes are beside each other, each as truth and as prediction; a letter takes 0.065 inches."""
+    inches = 2 * (0.5 + 0.065 * max(len(f"{name}: prediction") for name in names.values()))
+    return min(len(names), max(1, int(width_inches / inches)))
+
+
+def _add_legend(figure: Figure, names: Mapping[int, str], columns: int) -> None:
+    from matplotlib.colors import to_rgba
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     handles: list[Patch | Line2D] = []
-    for colour, name in zip(COLOURS, names.values(), strict=False):
+    for label, name in names.items():
+        colour = class_colour(label)
         handles.append(Patch(facecolor=to_rgba(colour, TRUTH_ALPHA), edgecolor="0.6", label=f"{name}: truth"))
         handles.append(Line2D([], [], color=colour, linewidth=1.8, label=f"{name}: prediction"))
     figure.legend(
         handles=handles,
         title="Below each panel: Dice of the whole scan, %",
         loc="outside lower center",
-        ncols=len(handles),
+        ncols=2 * columns,
         fontsize=9,
         title_fontsize=9,
         frameon=False,
     )
-    replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
 
 
 def _show_slice(panel: Axes, scan: ScanPicture, index: int) -> None:
@@ -121,9 +142,9 @@ def _show_slice(panel: Axes, scan: ScanPicture, index: int) -> None:
 
 
 def _show_labels(panel: Axes, truth: np.ndarray, prediction: np.ndarray, labels: Sequence[int]) -> None:
-    for label, colour in zip(labels, COLOURS, strict=False):
-        if (truth == label).any():
+    for label in labels:
+        colour = class_colour(label)
+        if min(truth.shape) > 1 and (truth == label).any():
             panel.contourf(truth == label, levels=[0.5, 1.5], colors=[colour], alpha=TRUTH_ALPHA)
-            panel.contour(truth == label, levels=[0.5], colors=["white"], linewidths=0.8)
-        if (prediction == label).any():
-            panel.contour(prediction == label, levels=[0.5], colors=[colour], linewidths=1.8)
+        outline(panel, truth == label, "white", 0.8)
+        outline(panel, prediction == label, colour, 1.8)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunet_gmabs.files import replace_atomically
+from nnunet_gmabs.report.drawing import new_figure, outline
 
 if TYPE_CHECKING:
     from nnunet_gmabs.generalist.votes import Example
@@ -25,17 +26,11 @@ def draw_prompts(path: Path, examples: Sequence[Example]) -> None:
         path: of the picture; replaced atomically.
         examples: at least one.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     gc.collect()  # figures are cycles: those of earlier rounds would stay, some MiB each
     rows = -(-len(examples) // COLUMNS)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # nnU-Net's own plot sets a global style with huge letters
-        figure = Figure(figsize=(COLUMNS * PANEL_INCHES, rows * PANEL_INCHES), layout="constrained", dpi=110)
-        FigureCanvasAgg(figure)
+    with new_figure(COLUMNS * PANEL_INCHES, rows * PANEL_INCHES) as figure:
         panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
         for axes in panels:
             axes.set_axis_off()
@@ -46,8 +41,7 @@ def draw_prompts(path: Path, examples: Sequence[Example]) -> None:
             for label, marker, colour in ((1, "+", "#7ae582"), (0, "x", "#ff4d6d")):
                 points = np.asarray(example.prompt.points_xy)[np.asarray(example.prompt.point_labels) == label]
                 axes.scatter(points[:, 0], points[:, 1], marker=marker, c=colour, s=28, linewidths=1.2)
-            if example.mask.any() and not example.mask.all():
-                axes.contour(example.mask, levels=[0.5], colors="#2ec4ff", linewidths=1.4)
+            outline(axes, example.mask, "#2ec4ff")
             axes.set_title(example.title, fontsize=7)
         figure.suptitle("What the generalist saw: box, points (+ inside, x outside), and its mask (blue)", fontsize=9)
-        replace_atomically(path, lambda temporary: figure.savefig(temporary))
+        replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnunet_gmabs.files import replace_atomically
-from nnunet_gmabs.report.contours import COLOURS
+from nnunet_gmabs.report.drawing import class_colour, new_figure, outline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANEL_INCHES = 2.0
 
@@ -40,12 +45,12 @@ def draw_synthetic_samples(path: Path, samples: Sequence[SyntheticPicture]) -> N
 
     Contours are the sample's classes; a white line is the border of what is labelled at all.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with new_figure(6 * PANEL_INCHES, (PANEL_INCHES + 0.2) * len(samples) + 0.3) as figure:
+        _draw(figure, samples)
+        replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
-    size = 6 * PANEL_INCHES, (PANEL_INCHES + 0.2) * len(samples) + 0.3
-    figure = Figure(figsize=size, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+
+def _draw(figure: Figure, samples: Sequence[SyntheticPicture]) -> None:
     panels = figure.subplots(len(samples), 6, squeeze=False)
     for row, sample in zip(panels, samples, strict=True):
         foreground = (sample.labels != sample.unknown) & (sample.labels > 0)
@@ -63,16 +68,10 @@ def draw_synthetic_samples(path: Path, samples: Sequence[SyntheticPicture]) -> N
         row[0].set_xlabel(sample.identifier, fontsize=8)
     for number, panel in enumerate(panels[0]):
         panel.set_title(f"axis {number // 2}, {'after' if number % 2 else 'before'}", fontsize=9)
-    replace_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
-def _contours(panel, labels: np.ndarray, unknown: int) -> None:
-    """Outlines of the classes, and of what is labelled; a map thinner than two voxels has none."""
-    if min(labels.shape) < 2:
-        return
-    known = labels != unknown
-    if known.any() and not known.all():
-        panel.contour(known, levels=[0.5], colors=["white"], linewidths=0.6)
-    for label, colour in zip((k for k in np.unique(labels) if k > 0 and k != unknown), COLOURS, strict=False):
-        if not (labels == label).all():
-            panel.contour(labels == label, levels=[0.5], colors=[colour], linewidths=1.4)
+def _contours(panel: Axes, labels: np.ndarray, unknown: int) -> None:
+    """Outlines of the classes, and of what is labelled."""
+    outline(panel, labels != unknown, "white", 0.6)
+    for label in (int(k) for k in np.unique(labels) if k > 0 and k != unknown):
+        outline(panel, labels == label, class_colour(label))

@@ -219,8 +219,8 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         path = Path(self.output_folder, f"prompts_round_{self.round:03d}.png")
         try:
             draw_prompts(path, examples)
-        except OSError as error:
-            self.print_to_log_file(f"WARNING: {path} could not be written ({error})")
+        except Exception as error:
+            self.print_to_log_file(f"WARNING: {path} could not be drawn ({error!r})")
 
     def _progress_bar(self, identifiers: Sequence[str]) -> Iterable[str]:
         hidden = None if self.ranks.writes else True

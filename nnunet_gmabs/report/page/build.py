@@ -14,7 +14,7 @@ from nnunet_gmabs.annotation.ledger import now
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically
-from nnunet_gmabs.report.contours import COLOURS
+from nnunet_gmabs.report.drawing import class_colour
 from nnunet_gmabs.report.page import scans
 from nnunet_gmabs.report.page.asked import read_rounds, readable_time
 from nnunet_gmabs.report.page.asked_by_training import AskedByTraining, asked_by
@@ -108,7 +108,7 @@ def gather(inputs: Inputs, damaged: Damaged) -> dict[str, Any]:
         "planes": planes,
         "dense": dense,
         "classes": classes,
-        "colours": dict(zip(shown.values(), COLOURS, strict=False)),
+        "colours": {name: class_colour(value) for value, name in shown.items()},
         "asked": asked,
         "by_training": by_training,
         "pictures": pictures,

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nnunet_gmabs.report.page.images import as_svg, new_figure
+from nnunet_gmabs.report.drawing import new_figure
+from nnunet_gmabs.report.page.images import as_svg
 from nnunet_gmabs.report.page.trainings import Training
 from nnunet_gmabs.report.page.words import PANELS, Panel, curve_name
 

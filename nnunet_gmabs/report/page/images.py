@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,32 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
-
-
-@contextmanager
-def new_figure(width_inches: float, height_inches: float) -> Iterator[Figure]:
-    """An empty figure, to be drawn and turned into data inside the with block.
-
-    Its own canvas: pyplot would keep figures, and choose a backend for the whole process. Names that users gave are
-    never read as formulas.
-    """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # nnU-Net's own plot sets a global style with huge letters
-        matplotlib.rcParams |= {
-            "text.parse_math": False,
-            "svg.hashsalt": "gmabs",  # the same figure gives the same page
-            "font.size": 9,
-            "axes.edgecolor": "#9aa5b1",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-        }
-        figure = Figure(figsize=(width_inches, height_inches), facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
 
 
 def as_svg(figure: Figure) -> str:

@@ -13,8 +13,9 @@ from nnunet_gmabs.annotation.painter.views import View, view_across
 from nnunet_gmabs.annotation.planes import Plane, drawn_planes, plane_index
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.report.contours import COLOURS, TRUTH_ALPHA, telling_index
-from nnunet_gmabs.report.page.images import as_png, new_figure
+from nnunet_gmabs.report.contours import telling_index
+from nnunet_gmabs.report.drawing import TRUTH_ALPHA, class_colour, new_figure, outline
+from nnunet_gmabs.report.page.images import as_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,20 +132,16 @@ def _show_expert(panel: Axes, look: Look, plane: Plane, classes: Sequence[int]) 
         return
     labels = look.view(plane[0]).to_screen(look.expert[plane_index(plane)])
     colours = np.zeros((*labels.shape, 4))
-    for value, colour in zip(classes, COLOURS, strict=False):
-        colours[labels == value] = to_rgba(colour, TRUTH_ALPHA)
-        _outline(panel, labels == value, "white", "-", 0.8)
+    for value in classes:
+        colours[labels == value] = to_rgba(class_colour(value), TRUTH_ALPHA)
+        outline(panel, labels == value, "white", 0.8)
     extent = panel.images[0].get_extent()
     panel.imshow(colours, aspect=panel.get_aspect(), interpolation="nearest", extent=extent)
 
 
 def _show_lines(panel: Axes, look: Look, plane: Plane, labels: np.ndarray, who: str, classes: Sequence[int]) -> None:
     picture = look.view(plane[0]).to_screen(labels[plane_index(plane)])
-    for value, colour in zip(classes, COLOURS, strict=False):
-        thin = who == "truth"
-        _outline(panel, picture == value, "white" if thin else colour, LINES[who], 0.9 if thin else 1.7)
-
-
-def _outline(panel: Axes, mask: np.ndarray, colour: str, style: str, width: float) -> None:
-    if min(mask.shape) > 1 and mask.any() and not mask.all():
-        panel.contour(mask.astype(float), levels=[0.5], colors=[colour], linestyles=[style], linewidths=[width])
+    thin = who == "truth"
+    for value in classes:
+        colour, width = ("white", 0.9) if thin else (class_colour(value), 1.7)
+        outline(panel, picture == value, colour, width, LINES[who])
