@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
+from pathlib import Path
 from unittest import mock
 
 import asked
@@ -21,12 +22,13 @@ from nnunet_gmabs.annotation.rounds import write_round
 from nnunet_gmabs.annotation.sources import waiting_sources
 from nnunet_gmabs.annotation.unmerge import unmerge
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.report.page import scans
+from nnunet_gmabs.report.drawing import class_colour
+from nnunet_gmabs.report.page import curves, scans
 from nnunet_gmabs.report.page.asked import read_rounds
 from nnunet_gmabs.report.page.asked_by_training import agreement_before, asked_by
 from nnunet_gmabs.report.page.build import Inputs, write_report
 from nnunet_gmabs.report.page.reading import Damaged, read_log
-from nnunet_gmabs.report.page.trainings import compare_settings, named_trainings, read_training
+from nnunet_gmabs.report.page.trainings import Training, compare_settings, named_trainings, names_apart, read_training
 from nnunet_gmabs.report.page.truth import Predictions, parse_predictions, truth_tables
 from nnunet_gmabs.report.page.words import curve_name
 
@@ -297,6 +299,83 @@ def test_a_training_shows_its_figures(raw, tmp_path):
     assert "All trainings have the same settings." in found.text
 
 
+def looks(spy):
+    """Label, colour, line style and marker of every curve that was drawn, and each figure's legend."""
+    figures = [call.args[0] for call in spy.call_args_list]
+    lines = [line for figure in figures for axes in figure.axes for line in axes.lines]
+    legends = [legend for figure in figures for legend in (*figure.legends, *(a.get_legend() for a in figure.axes))]
+    said = [text.get_text() for legend in legends if legend for text in legend.get_texts()]
+    return [(line.get_label(), line.get_color(), str(line._dash_pattern), line.get_marker()) for line in lines], said
+
+
+@pytest.fixture
+def spy():
+    with mock.patch.object(curves, "as_svg", wraps=curves.as_svg) as as_svg:
+        yield as_svg
+
+
+def test_trainings_of_one_trainer_are_called_by_what_differs(raw, tmp_path, spy):
+    names = [
+        "nnUNetTrainerGMABS__nnUNetPlans__2d",
+        "nnUNetTrainerGMABS__nnUNetPlans__3d_fullres",
+        "nnUNetTrainerGMABS__nnUNetPlansBig__3d_fullres",
+        "nnUNetTrainer_Mine__nnUNetPlans__2d",
+    ]
+    folders = [make_training(tmp_path, f"{name}/fold_0", seed=seed) for seed, name in enumerate(names)]
+    curves.pseudo_dice_of_all([read_training(folder, Damaged()) for folder in folders])
+    called = [
+        "GMABS, 2d, nnUNetPlans, fold 0",
+        "GMABS, 3d_fullres, nnUNetPlans, fold 0",
+        "GMABS, 3d_fullres, nnUNetPlansBig, fold 0",
+        "_Mine, 2d, nnUNetPlans, fold 0",
+    ]
+    lines, legend = looks(spy)
+    assert [name.strip() for name in legend] == called
+    assert len({look[1:] for look in lines}) == 4
+    found = page(raw, tmp_path, trainings=folders)
+    assert found.tables["settings"][0] == ["Setting", *called]
+    assert len(set(re.findall(r"<h3>(nnUNetTrainer[^<]*)</h3>", found.html))) == 4
+
+
+def test_what_is_the_same_in_all_trainings_is_no_part_of_their_names(tmp_path):
+    def called(*folders):
+        return names_apart([Training(tmp_path / f, "nnUNetTrainerX", "p", "2d", f[-1]) for f in folders])
+
+    assert called("d/x__p__2d/fold_0", "d/x__p__2d/fold_1") == ["X, fold 0", "X, fold 1"]
+    assert called("one/d/x__p__2d/fold_0", "two/d/x__p__2d/fold_0") == ["X, one/d, fold 0", "X, two/d, fold 0"]
+    assert called() == []
+
+
+def test_thirty_curves_and_the_five_folds_of_twelve_models_all_look_different(tmp_path, spy):
+    log = [{"epoch": e, **{f"round/expert_dice/class_{k}": k / 40 for k in range(1, 31)}} for e in range(3)]
+    one = read_training(make_training(tmp_path / "one", log=log), Damaged())
+    curves.model_curves([one], {k: f"_organ {k}" for k in range(1, 31)})
+    lines, legend = looks(spy)
+    assert len({look[1:] for look in lines}) == len(lines) == len(legend) == 30
+    spy.reset_mock()
+    rows = [{"epoch": epoch, "pseudo_dice/teacher": 0.5} for epoch in range(40)]
+    models = [(f"nnUNetTrainer{m}__p__2d", fold) for m in range(12) for fold in range(5)]
+    curves.pseudo_dice_of_all([Training(tmp_path / m / f"fold_{f}", m, "p", "2d", str(f), log=rows) for m, f in models])
+    lines, legend = looks(spy)
+    assert len({look[1:] for look in lines}) == len(lines) == len(legend) == 60
+
+
+def test_every_class_is_drawn_and_named_also_the_thirtieth_and_those_of_regions(tmp_path):
+    labels = {"background": 0, **{f"organ {k}": k for k in range(1, 31)}, "ignore": 31}
+    many = raw_data.write_raw(tmp_path / "Dataset001_A", 1, (), labels)
+    drawn = np.full(raw_data.scan_shape(0), 31, np.uint8)
+    drawn[6] = 0
+    drawn[6, 3:6, 3:6] = 30
+    raw_data.write_image(many / "labelsTr/scan_00.nii.gz", drawn, raw_data.scan_spacing(0))
+    with mock.patch("nnunet_gmabs.report.page.planes.class_colour", wraps=class_colour) as asked_for:
+        found = page(RawFolder(many), tmp_path)
+    assert re.findall(r"</span>(organ \d+)</li>", found.html)[:30] == list(labels)[1:-1]
+    assert mock.call(30) in asked_for.call_args_list
+    regions = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    few = page(RawFolder(raw_data.write_raw(tmp_path / "Dataset002_B", 1, (0,), regions)), tmp_path)
+    assert re.findall(r"</span>([^<]*)</li>", few.html)[:2] == ["whole 1", "core"]
+
+
 def test_a_damaged_log_is_named_and_the_rest_is_shown(raw, tmp_path):
     good = make_training(tmp_path / "results")
     bad = make_training(tmp_path / "results", "nnUNetTrainerSparse__nnUNetPlans__3d_fullres/fold_0")
@@ -394,10 +473,6 @@ def test_one_name_twice_is_two_seeds_and_an_unreadable_prediction_is_named(raw, 
 
 
 def test_settings_that_differ_are_told_apart():
-    from pathlib import Path
-
-    from nnunet_gmabs.report.page.trainings import Training
-
     def training(**settings):
         return Training(Path("t"), "t", "p", "c", "0", settings)
 

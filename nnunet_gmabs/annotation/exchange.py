@@ -75,19 +75,24 @@ def label_template(raw: RawFolder, identifier: str, planes: np.ndarray) -> np.nd
     return template
 
 
-def class_colours(raw: RawFolder) -> list[tuple[int, str, tuple[int, int, int]]]:
-    """Value, name and colour of everything that can be painted, "not drawn" last; background is not in the list."""
+def class_names(raw: RawFolder) -> dict[int, str]:
+    """Value and name of everything that can be painted, rising; background and "not drawn" are not among them."""
     names: dict[int, str] = {}
     for name, value in raw.labels.items():  # of regions that share a value the one with the fewest others names it
         values = value if isinstance(value, list) else [value]
         for v in values:
             if int(v) not in (0, raw.ignore_label) and (int(v) not in names or len(values) == 1):
                 names[int(v)] = name if len(values) == 1 else f"{name} {v}"
+    return dict(sorted(names.items()))
+
+
+def class_colours(raw: RawFolder) -> list[tuple[int, str, tuple[int, int, int]]]:
+    """Value, name and colour of everything that can be painted, "not drawn" last; background is not in the list."""
     found = []
-    for number, value in enumerate(sorted(names)):
+    for number, (value, name) in enumerate(class_names(raw).items()):
         again = number // len(COLOURS)
         red, green, blue = (int(part * 0.7**again) for part in COLOURS[number % len(COLOURS)])
-        found.append((value, names[value], (red, green, blue)))
+        found.append((value, name, (red, green, blue)))
     assert raw.ignore_label is not None
     return [*found, (raw.ignore_label, NOT_DRAWN, GREY)]
 

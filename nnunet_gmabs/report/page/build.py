@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_gmabs import __version__
+from nnunet_gmabs.annotation.exchange import class_names
 from nnunet_gmabs.annotation.ledger import now
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.errors import InputError
@@ -20,7 +21,7 @@ from nnunet_gmabs.report.page.asked import read_rounds, readable_time
 from nnunet_gmabs.report.page.asked_by_training import AskedByTraining, asked_by
 from nnunet_gmabs.report.page.curves import Curves, model_curves, pseudo_dice_of_all
 from nnunet_gmabs.report.page.reading import Damaged
-from nnunet_gmabs.report.page.trainings import Training, by_model, compare_settings, read_training
+from nnunet_gmabs.report.page.trainings import Training, by_model, compare_settings, names_apart, read_training
 from nnunet_gmabs.report.page.truth import Predictions, class_values, names_of, points, truth_tables
 
 
@@ -87,17 +88,16 @@ def gather(inputs: Inputs, damaged: Damaged) -> dict[str, Any]:
     """All that the template shows; pictures are data addresses."""
     raw = inputs.raw
     classes = names_of(class_values(raw))
-    shown = {
-        value: name for name, value in raw.labels.items() if isinstance(value, int) and value > 0 and name != "ignore"
-    }
+    shown = class_names(raw)
     asked = read_rounds(raw, damaged, inputs.minutes_per_plane)
     trainings = [read_training(folder, damaged) for folder in inputs.trainings]
+    with_settings = [t for t in trainings if t.settings]
     labelled, planes, dense = scans.count_labels(raw, damaged)
     minutes_per_plane = asked.minutes_per_plane or asked.guess
     by_training = [a for t in trainings if (a := asked_by(raw, t, minutes_per_plane, damaged))]
     pictures = scans.asked_pictures(raw, asked.rounds, shown, damaged) or scans.label_pictures(raw, shown, damaged)
     models = [_model(inputs, folds, shown, damaged) for folds in by_model(trainings)]
-    differing, same = compare_settings([t for t in trainings if t.settings])
+    differing, same = compare_settings(with_settings)
     return {
         "name": raw.folder.name,
         "folder": raw.folder,
@@ -114,7 +114,7 @@ def gather(inputs: Inputs, damaged: Damaged) -> dict[str, Any]:
         "pictures": pictures,
         "simulated_pictures": _simulated_pictures(raw, by_training, shown, damaged),
         "trainings": trainings,
-        "with_settings": [t for t in trainings if t.settings],
+        "with_settings": names_apart(with_settings),
         "no_trainings": inputs.no_trainings,
         "overview": pseudo_dice_of_all(trainings),
         "models": models,

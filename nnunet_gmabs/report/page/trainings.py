@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -56,13 +57,13 @@ class Training:
 
     @property
     def model(self) -> str:
-        """The folder's name without the fold: trainers of one model differ in the fold only."""
-        return self.folder.parent.name
+        """Trainer, plans and configuration: trainings of one model differ in the fold only."""
+        return ", ".join(filter(None, (self.trainer, self.plans, self.configuration)))
 
     @property
-    def short(self) -> str:
-        """The trainer's name without nnU-Net's prefix, for legends."""
-        return self.trainer.removeprefix("nnUNetTrainer") or self.trainer
+    def title(self) -> str:
+        """Trainer, plans, configuration and fold, for headings."""
+        return f"{self.model}, fold {self.fold}"
 
     @property
     def network(self) -> str:
@@ -141,6 +142,26 @@ def by_model(trainings: Sequence[Training]) -> list[list[Training]]:
     """Folds of the same model together, in order."""
     ordered = sorted(trainings, key=lambda t: (str(t.folder.parent), t.fold))
     return [list(group) for _, group in groupby(ordered, key=lambda t: t.folder.parent)]
+
+
+def names_apart(trainings: Sequence[Training]) -> list[str]:
+    """What to call each training beside the others: the trainer without nnU-Net's prefix, what differs, the fold."""
+
+    def differing(parts: Sequence[str]) -> Sequence[str]:
+        return parts if len(set(parts)) > 1 else [""] * len(parts)
+
+    above = [
+        training.folder.parent.parent for training in trainings
+    ]  # the data set's results, of which there may be more
+    common = os.path.commonpath(above) if above else ""
+    columns = (
+        [training.trainer.removeprefix("nnUNetTrainer") or training.trainer for training in trainings],
+        differing([training.configuration for training in trainings]),
+        differing([training.plans for training in trainings]),
+        differing([os.path.relpath(folder, common) for folder in above]),
+        [f"fold {training.fold}" for training in trainings],
+    )
+    return [", ".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
 
 
 def compare_settings(trainings: Sequence[Training]) -> tuple[list[tuple[str, list[str]]], list[tuple[str, list[str]]]]:
