@@ -6,7 +6,8 @@
 Files are those of `gmabs evaluate --csv` (columns scan, class, dice; cell and seed where there are several). Without
 a value in column cell, a method is called after its file. Every method is compared with --reference, which is the first
 one unless named. A difference counts ("yes") when its interval excludes 0, from eight scans on; "one seed" says that it
-does so for other scans, and that other trainings may differ.
+does so for other scans, and that other trainings may differ. Where the truth lacks a class and one method alone
+invents it, that method counts 0 and the other 100.
 """
 
 from __future__ import annotations

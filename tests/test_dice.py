@@ -149,6 +149,24 @@ def test_differences_are_paired_by_seed_and_scan():
     np.testing.assert_array_equal(differences, [[-0.5, 0.5], [0.25, 0.25]])
 
 
+def test_who_invents_a_structure_loses_to_who_sees_that_there_is_none():
+    nan = float("nan")
+    dice = {
+        "careful": [[nan, 0.8, nan, nan], [nan, 0.6, nan, 0.0]],
+        "inventive": [[0.0, 0.9, nan, nan], [nan, 0.5, nan, nan]],
+    }
+    scores = [
+        Score(cell, seed, f"s{scan}", 2, value)
+        for cell, seeds in dice.items()
+        for seed, values in enumerate(seeds)
+        for scan, value in enumerate(values)
+    ]
+    differences, seeds, scans = paired_differences(scores, "careful", "inventive", 2)
+    # s2 is left out: nobody ever saw the class there
+    assert (seeds, scans) == ([0, 1], ["s0", "s1", "s3"])
+    assert differences == pytest.approx(np.array([[1.0, -0.1, 0.0], [0.0, 0.1, -1.0]]))
+
+
 def test_scans_without_the_class_are_left_out_of_both():
     scores = [*scores_of(SCORES, "new"), *scores_of(SCORES, "old")]
 

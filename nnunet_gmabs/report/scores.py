@@ -119,6 +119,9 @@ def paired_differences(
 ) -> tuple[np.ndarray, list[int], list[str]]:
     """Dice of one cell minus that of another, for each seed and scan that both have.
 
+    Where the truth lacks a class, who invents it has Dice 0, and who does not has no value (nan): there it counts as 1,
+    so that seeing that there is nothing is better than inventing something.
+
     Args:
         scores: rows of both cells.
         cell: name of the one.
@@ -126,8 +129,8 @@ def paired_differences(
         label: one class, or None for the mean over the scan's classes.
 
     Returns:
-        (seeds, scans) float, the seeds, the scans. Scans without a value in any of them (a class that neither
-        truth nor prediction has) are left out.
+        (seeds, scans) float, the seeds, the scans. Scans in which nobody has a value with any seed (neither the truth
+        nor any prediction has the class) are left out.
 
     Raises:
         InputError: if they share no seed, or were tested on different scans.
@@ -141,6 +144,7 @@ def paired_differences(
         for seed in seeds:
             if sorted(values[seed]) != scans:
                 raise InputError(f"{name}, seed {seed}: tested on other scans than {cell}, seed {seeds[0]}")
-    difference = np.array([[first[seed][scan] - second[seed][scan] for scan in scans] for seed in seeds])
-    kept = ~np.isnan(difference).any(axis=0)
-    return difference[:, kept], seeds, [scan for scan, keep in zip(scans, kept, strict=True) if keep]
+    both = np.array([[[values[seed][scan] for scan in scans] for seed in seeds] for values in (first, second)])
+    kept = ~np.isnan(both).all(axis=(0, 1))
+    ours, others = np.nan_to_num(both[:, :, kept], nan=1.0)
+    return ours - others, seeds, [scan for scan, keep in zip(scans, kept, strict=True) if keep]
