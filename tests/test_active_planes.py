@@ -82,7 +82,30 @@ def test_nothing_predicted_gives_the_middle_of_the_scan():
 def test_a_scan_that_is_drawn_everywhere_gives_no_more_planes():
     everything = [(axis, index) for axis in range(3) for index in range(SHAPE[axis])]
     assert choose_planes(box(), 3, rng(), everything) == []
-    assert planes(choose_planes(box(), 3, rng(), everything[1:])) == [(0, 0)]
+    on_axis_1 = [plane for plane in everything if plane[0] == 1]
+    assert choose_planes(box(), 3, rng(), on_axis_1) == [], "they hold the whole scan"
+    # with the last plane of axis 1 the whole scan is drawn, and nothing is left on axis 2
+    but_one = [plane for plane in on_axis_1 if plane != (1, 5)]
+    assert planes(choose_planes(box(), 3, rng(), but_one)) == [(0, 4), (1, 5)]
+
+
+@pytest.mark.parametrize("how", ["middle", "information", "random"])
+@pytest.mark.parametrize("flat", [0, 1, 2])
+@pytest.mark.parametrize("number", [1, 3, 4])
+def test_an_image_of_one_slice_has_one_plane(how, flat, number):
+    shape = tuple(1 if axis == flat else n for axis, n in enumerate(SHAPE))
+    labels = box().take([4], flat)
+    assert labels.shape == shape
+    chosen = choose_planes(
+        labels, number, rng(), [((flat + 1) % 3, 5)], how, np.ones(shape), spacing_mm=(1.0, 3.0, 2.0)
+    )
+    assert planes(chosen) == [(flat, 0)]
+    assert choose_planes(labels, number, rng(), [(flat, 0)], how, np.ones(shape)) == []
+
+
+def test_two_slices_are_asked_for_no_more_than_once():
+    labels = np.ones((2, 12, 15), int)
+    assert planes(choose_planes(labels, 9, rng())) == [(0, 0), (1, 5), (2, 7), (0, 1)]
 
 
 def test_most_information_and_then_away_from_it():

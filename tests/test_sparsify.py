@@ -115,6 +115,18 @@ def test_all_planes_are_those_of_the_axis_with_the_largest_spacing():
     assert choose_planes(labels, SPACING, SparsifyPlan(1, planes=None), None) == [(1, index) for index in range(5)]
 
 
+@pytest.mark.parametrize("position", ["roi-middle", "random"])
+@pytest.mark.parametrize("planes", [1, 3, 7, None])
+def test_an_image_of_one_slice_keeps_that_slice(planes, position):
+    labels = np.zeros((5, 1, 7), int)
+    plan = SparsifyPlan(1, planes, position=position)
+    labels[2:4, 0, 3:6] = 1
+    assert choose_planes(labels, SPACING, plan, np.random.default_rng(0)) == [(1, 0)]
+    if planes is not None:
+        with pytest.raises(ValueError, match="foreground"):
+            choose_planes(np.zeros_like(labels), SPACING, plan, np.random.default_rng(0))
+
+
 def test_a_scan_with_all_planes_is_labelled_densely(dense, capsys):
     assert main(["sparsify", "4", "Dataset005_Sparse", "--scans", "1", "--planes", "all"]) == 0
     [path] = (dense.parent / "Dataset005_Sparse" / "labelsTr").iterdir()

@@ -1,7 +1,8 @@
 """Which planes of a chosen scan to ask for: through what is predicted, never one that is drawn already.
 
-The axes take turns. Where nothing is predicted, or every plane through it is drawn, planes go through the body, and
-then through the scan as a whole.
+The axes take turns, and a plane that lies wholly in others is not asked for: an image of one slice has one plane. Where
+nothing is predicted, or every plane through it is drawn, planes go through the body, and then through the scan as a
+whole.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from nnunet_gmabs.annotation.planes import Plane
+from nnunet_gmabs.annotation.planes import Plane, whole_plane
 
 MIDDLE, INFORMATION, RANDOM = "middle", "information", "random"
 PLANE_CHOICES = (MIDDLE, INFORMATION, RANDOM)
@@ -61,7 +62,7 @@ def choose_planes(
     planes, which say much about their neighbours. "random": uniform among the planes that cross the region.
 
     Three planes are one on each axis. Other numbers begin with the axis of the largest spacing, whose planes are
-    sharpest.
+    sharpest. An image of one slice (2D data) is one plane, whatever the number.
 
     Args:
         labels_pred: (X, Y, Z) integers; what is not 0 is the predicted region.
@@ -74,7 +75,7 @@ def choose_planes(
         spacing_mm: of axes 0, 1, 2.
 
     Returns:
-        The planes in the order chosen; fewer than asked for only where the scan has no more undrawn planes.
+        The planes in the order chosen; fewer than asked for only where those drawn and chosen hold the whole scan.
 
     Raises:
         ValueError: if how is unknown, or information is missing or of another shape.
@@ -93,6 +94,8 @@ def choose_planes(
     }
     taken, chosen = set(drawn), list[ChosenPlane]()
     axes = sorted(range(3), key=lambda axis: (-spacing_mm[axis], axis)) if number % 3 else [0, 1, 2]
+    if (whole := whole_plane(labels_pred.shape)) is not None:
+        axes = [whole[0]]
     for name, region in regions:
         if region is None and name != "the scan":
             continue
@@ -133,12 +136,17 @@ def _in_turn(
         progress = False
         for axis in axes:
             blocked = sorted(index for a, index in taken if a == axis)
-            if len(chosen) < number and np.delete(held[axis], blocked).any():
+            if len(chosen) < number and not _hold_all(held, taken) and np.delete(held[axis], blocked).any():
                 index, score, words = pick(axis, held[axis], blocked)
                 chosen.append(ChosenPlane(axis, index, score, f"{words} {name} on axis {axis}"))
                 taken.add((axis, index))
                 progress = True
     return chosen
+
+
+def _hold_all(held: list[np.ndarray], taken: set[Plane]) -> bool:
+    """Whether planes hold the whole scan: they are all planes of one axis."""
+    return any(sum(a == axis for a, _ in taken) == len(held[axis]) for axis in range(3))
 
 
 def _held(shape: tuple[int, ...], region: np.ndarray | None) -> list[np.ndarray]:

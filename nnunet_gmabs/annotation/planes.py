@@ -47,6 +47,15 @@ def plane_index(plane: Plane, ndim: int = 3) -> tuple[slice | int, ...]:
     return tuple(index if a == axis else slice(None) for a in range(ndim))
 
 
+def whole_plane(shape: tuple[int, ...]) -> Plane | None:
+    """The plane that is the whole scan, where it has one slice along some axis (2D data); else None.
+
+    >>> whole_plane((1, 40, 50)), whole_plane((5, 6, 7))
+    ((0, 0), None)
+    """
+    return next(((axis, 0) for axis, length in enumerate(shape) if length == 1), None)
+
+
 def plane_mask(shape: tuple[int, ...], planes: Iterable[Plane]) -> np.ndarray:
     """Bool array of this shape, True on every voxel of any of the planes.
 

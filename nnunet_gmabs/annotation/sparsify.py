@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_gmabs.annotation.planes import Plane, keep_planes, random_planes, roi_middle_planes
+from nnunet_gmabs.annotation.planes import Plane, keep_planes, random_planes, roi_middle_planes, whole_plane
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
@@ -98,7 +98,8 @@ def choose_planes(
 
     Three planes are one on each axis. Other numbers go round the axes, beginning with the one whose planes are
     sharpest, that is the axis of the largest spacing. At "roi-middle", n planes of one axis stand at 1/(n+1),
-    2/(n+1), ... of the foreground's box. All planes are those of the sharpest axis, which hold the whole scan.
+    2/(n+1), ... of the foreground's box. All planes are those of the sharpest axis, which hold the whole scan. An image
+    of one slice (2D data) is one plane, whatever their number.
 
     Args:
         labels: dense labels, (X, Y, Z), with foreground.
@@ -112,6 +113,8 @@ def choose_planes(
     axes = sorted(range(3), key=lambda axis: (-list(spacing_mm)[axis], axis))
     if plan.planes is None:
         return [(axes[0], index) for index in range(labels.shape[axes[0]])]
+    if (whole := whole_plane(labels.shape)) is not None and labels.any():
+        return [whole]
     if plan.position == RANDOM and plan.planes % 3 == 0:
         return random_planes(labels, plan.planes, rng)
     counts = {axis: len(range(turn, plan.planes, 3)) for turn, axis in enumerate(axes)}

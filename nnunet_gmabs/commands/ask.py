@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set, or folder")
     parser.add_argument("--scans", type=int, required=True, metavar="K", help="how many scans")
-    parser.add_argument("--planes", type=int, default=3, help="planes in each; 3 = one on each axis (default)")
+    parser.add_argument("--planes", type=int, default=3, help="planes in each; 3 = one on each axis (default); 2D: 1")
     parser.add_argument("--strategy", help="default: foreground-random with --from, else cold-start")
     parser.add_argument("--from", dest="model", type=Path, metavar="MODEL_FOLDER", help="the model to ask")
     parser.add_argument("--against", type=Path, metavar="MODEL_FOLDER", help="the other model, for disagreement")

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_gmabs.annotation.painter.scans import UNKNOWN_DIRECTION, direction_of
 from nnunet_gmabs.annotation.painter.views import View, view_across
-from nnunet_gmabs.annotation.planes import Plane, drawn_planes, plane_index
+from nnunet_gmabs.annotation.planes import Plane, drawn_planes, plane_index, whole_plane
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.report.contours import telling_index
@@ -77,8 +77,13 @@ def look_at(raw: RawFolder, identifier: str, expert: np.ndarray | None, lines: M
 
 
 def chosen_planes(look: Look, labels: np.ndarray | None, among: Sequence[Plane] = ()) -> list[Plane]:
-    """At most one plane an axis: of those given the one that shows most foreground, else the most telling of all."""
+    """At most one plane an axis: of those given the one that shows most foreground, else the most telling of all.
+
+    An image of one slice has one plane.
+    """
     classes = [] if labels is None else [int(v) for v in np.unique(labels) if v > 0 and v != look.ignore_label]
+    if (whole := whole_plane(look.image.shape)) is not None:
+        return [whole]
     if among:
         shown = [(int(np.isin(labels[plane_index(p)], classes).sum()) if labels is not None else 0, p) for p in among]
         best = {axis: max((s for s in shown if s[1][0] == axis), default=None) for axis in range(3)}
