@@ -8,6 +8,7 @@ from asked import PLANES, answer, ask, make_raw
 from nnunet_gmabs import cli
 from nnunet_gmabs.active.select import STRATEGIES
 from nnunet_gmabs.annotation.merge import merge
+from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import existing_rounds, read_request
 from nnunet_gmabs.annotation.sources import waiting_sources
 from nnunet_gmabs.commands.asking import AskOptions, find_candidates, make_request
@@ -101,6 +102,37 @@ def test_drawn_planes_are_not_asked_for_again(raw):
     request, _ = make_request(raw, AskOptions("random", 8, 6, labelled_too=True))
     planes = request.planes_of("scan_00")
     assert len(planes) == 6 and not set(planes) & set(PLANES)
+
+
+@pytest.mark.parametrize("strategy", ["cold-start", "random"])
+def test_images_of_one_slice_are_asked_for_whole(tmp_path, strategy):
+    folder = tmp_path / "Dataset002_Flat"
+    raw_data.write_dataset_json(folder, raw_data.SPARSE_LABELS, scans=3)
+    for number in range(3):
+        image = raw_data.scan_image(number)[:1]
+        raw_data.write_image(folder / f"imagesTr/{raw_data.name(number)}_0000.nii.gz", image, (999.0, 1.0, 1.0))
+    request, _ = make_request(RawFolder(folder), AskOptions(strategy, 2))
+    assert [request.planes_of(scan.identifier) for scan in request.scans] == [[(0, 0)], [(0, 0)]]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "value"), [("cold-start", np.nan), ("uncertainty-diverse", -np.inf), ("random", np.inf)]
+)
+def test_a_scan_with_a_value_that_is_no_number_is_named_with_its_file_and_the_cure(tmp_path, strategy, value):
+    folder = tmp_path / "Dataset002_Broken"
+    raw_data.write_dataset_json(
+        folder, raw_data.SPARSE_LABELS, ("a", "b"), scans=2, file_ending=".nrrd"
+    )  # NIfTI readers hide it
+    for number in range(2):
+        for channel in range(2):
+            image = raw_data.scan_image(number)
+            if number == channel == 1:
+                image[2, 3, 4] = image[3, 4, 5] = value
+            raw_data.write_image(folder / f"imagesTr/{raw_data.name(number)}_{channel:04d}.nrrd", image)
+    with pytest.raises(InputError) as error:
+        make_request(RawFolder(folder), AskOptions(strategy, 2), [Fake()] if strategy.startswith("un") else [])
+    file = folder / "imagesTr/scan_01_0001.nrrd"
+    assert str(error.value).startswith(f"{file}: 2 voxels are no finite number, such as {value} at (2, 3, 4); ")
 
 
 def test_all_ignore_labels_are_no_labels(raw):

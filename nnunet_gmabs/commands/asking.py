@@ -49,7 +49,7 @@ class AskOptions:
     Attributes:
         strategy: name of one of active.select.STRATEGIES.
         scans: how many.
-        planes: in each of them.
+        planes: in each of them; an image of one slice (2D data) has one, so say 1 there if there is a budget.
         seed: of all draws.
         how: how planes are chosen, see active.planes; None means as the strategy says.
         labelled_too: also ask for more planes in scans that are labelled already.
@@ -226,8 +226,26 @@ class _Look:
         """Keep no labels in memory."""
         self._labels.clear()
 
-    def _look_at(self, identifier: str, score: bool) -> None:
+    def read(self, identifier: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """As RawFolder.read_image.
+
+        Raises:
+            InputError: also if a value is NaN or infinite, which no score and no description survives.
+        """
         image, properties = self.raw.read_image(identifier)
+        if not np.isfinite(image).all():
+            bad = np.argwhere(~np.isfinite(image))
+            channel, *place = (int(i) for i in bad[0])
+            files = self.raw.images_of(identifier)
+            raise InputError(
+                f"{files[min(channel, len(files) - 1)]}: {(bad[:, 0] == channel).sum()} voxels are no finite number, "
+                f"such as {image[tuple(bad[0])]} at {tuple(place)}; export the scan again, or write the value of "
+                "background there (numpy.nan_to_num)"
+            )
+        return image, properties
+
+    def _look_at(self, identifier: str, score: bool) -> None:
+        image, properties = self.read(identifier)
         if self.strategy.features == "histogram":
             self.features[identifier] = np.concatenate([intensity_histogram(channel) for channel in image])
         elif self.strategy.features == "descriptor":
@@ -243,13 +261,13 @@ class _Look:
     def labels(self, identifier: str) -> np.ndarray:
         """(X, Y, Z) labels of the first model."""
         if identifier not in self._labels:
-            self._predict(identifier, *self.raw.read_image(identifier))
+            self._predict(identifier, *self.read(identifier))
         packed, shape = self._labels[identifier]
         return np.frombuffer(zlib.decompress(packed), dtype=np.uint8).reshape(shape)
 
     def entropy(self, identifier: str) -> np.ndarray:
         """(X, Y, Z) normalised entropy of the first model."""
-        return normalised_entropy(self._predict(identifier, *self.raw.read_image(identifier)))
+        return normalised_entropy(self._predict(identifier, *self.read(identifier)))
 
     def _predict(self, identifier: str, image: np.ndarray, properties: dict[str, Any]) -> np.ndarray:
         """Probabilities that sum to 1; the labels are kept."""
@@ -264,7 +282,7 @@ def _ask_in(
 ) -> RequestedScan:
     """The planes of one chosen scan."""
     strategy = STRATEGIES[options.strategy]
-    image, properties = raw.read_image(scan.identifier)
+    image, properties = look.read(scan.identifier)
     shape = image.shape[1:]
     how = options.how or strategy.planes
     predicted = look.labels(scan.identifier) if look.models and not strategy.anywhere else np.zeros(shape, int)
