@@ -6,7 +6,7 @@ DIR/results.csv is what scripts/benchmark.py has measured so far; with --measure
 docs/measured/exemplar.jsonl, so that tables need no training. Writes DIR/table.md (Dice, surface Dice and HD95,
 before and after post-processing; the claims of CONFIG, paired per scan and bootstrapped over scans and seeds; time and
 memory) and DIR/dice.png (Dice over drawn planes, a line for each trainer with the band of its seeds, full supervision
-as a dashed line), and DIR/rows.png (Dice of every training, a line for each trainer).
+as a broken line), and DIR/rows.png (Dice of every training, a row for each trainer, a shape for each seed).
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 from benchmark_grid import ALL_DENSE, Grid
 from benchmark_measured import read_measured, write_csv
 from benchmark_scores import POSTPROCESSED
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from nnunet_gmabs.demo.stock import BASES
 from nnunet_gmabs.errors import InputError
@@ -30,6 +34,12 @@ from nnunet_gmabs.report.statistics import paired_bootstrap
 from nnunet_gmabs.report.tables import markdown_table
 
 matplotlib.use("Agg")
+COLOURS = 10  # of matplotlib's cycle
+SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
+CONTROL = "stock nnU-Net, no mirroring"
+LOOKS = {"dice": {"color": "C0"}, "dice" + POSTPROCESSED: {"color": "C1", "mfc": "none"}}
+CONTROL_LOOK = {"color": "0.45", "linestyle": ":", "linewidth": 1}
+LABELS = {"dice": "Dice", "dice" + POSTPROCESSED: "after post-processing"}
 Means = dict[tuple[str, str], dict[int, float]]  # (row, labels) -> seed -> mean over scans of the classes' means
 
 
@@ -136,62 +146,122 @@ def cost_table(grid: Grid, lines: list[dict[str, str]]) -> str:
 
 def plot(grid: Grid, lines: list[dict[str, str]], path: Path) -> None:
     """Dice over drawn planes."""
-    import matplotlib.pyplot as plt
+    save(dice_figure(grid, lines), path)
 
+
+def plot_rows(grid: Grid, lines: list[dict[str, str]], path: Path) -> None:
+    """Dice of every training."""
+    save(rows_figure(grid, lines), path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG and forget the figure."""
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def dice_figure(grid: Grid, lines: list[dict[str, str]]) -> Figure:
+    """Dice over drawn planes: a curve for each row, a broken line without marks for one with all scans dense."""
     dice = means(lines, "dice")
     planes: dict[tuple[str, str], set[int]] = defaultdict(set)
     for line in lines:
         planes[line["row"], line["labels"]].add(int(line["planes_used"]))
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for row in grid.rows:
+    for number, row in enumerate(grid.rows):
+        again = number // COLOURS
+        look = {"color": f"C{number % COLOURS}", "label": row}
         if (row, ALL_DENSE) in dice:
             level = 100 * np.mean(list(dice[row, ALL_DENSE].values()))
-            axes.axhline(level, color="0.4", linestyle="--", linewidth=1, label=f"{row}: {level:.1f}")
+            look_dense = look | {"label": f"{row}: {level:.1f}", "linestyle": (0, (6 - again, 2 + again))}
+            axes.axhline(level, linewidth=1.2, **look_dense)
         seeds = [100 * np.array(list(dice[row, labels].values())) for labels in grid.labels if (row, labels) in dice]
         at = [np.mean(list(planes[row, labels])) for labels in grid.labels if (row, labels) in dice]
         if not seeds:
             continue
         order = np.argsort(at)
         x, y = np.array(at)[order], [seeds[i] for i in order]
-        (curve,) = axes.plot(x, [v.mean() for v in y], marker="o", markersize=4, label=row)
+        marker, style = SHAPES[again % len(SHAPES)], ("-", ":", "-.")[again % 3]
+        axes.plot(x, [v.mean() for v in y], marker=marker, markersize=4, linestyle=style, **look)
         low, high = [v.min() for v in y], [v.max() for v in y]
-        axes.fill_between(x, low, high, alpha=0.15, color=curve.get_color(), linewidth=0)
-        axes.vlines(x, low, high, color=curve.get_color(), alpha=0.5, linewidth=1)
+        axes.fill_between(x, low, high, alpha=0.15, color=look["color"], linewidth=0)
+        axes.vlines(x, low, high, color=look["color"], alpha=0.5, linewidth=1)
     axes.set(xlabel="planes that an expert drew", ylabel="Dice on test scans (%)")
     axes.set_title(f"{grid.dataset}, {grid.iterations} iterations", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure
 
 
-def plot_rows(grid: Grid, lines: list[dict[str, str]], path: Path) -> None:
-    """Dice of every training: full circles, their mean a bar; after post-processing: open circles."""
-    import matplotlib.pyplot as plt
+def rows_figure(grid: Grid, lines: list[dict[str, str]]) -> Figure:
+    """Dice of every training, before and after post-processing: a shape for each seed, the same axis for all labels.
 
-    before, after = means(lines, "dice"), means(lines, "dice" + POSTPROCESSED)
+    Lines go down from the control's marks, one a seed, so that each training is compared with the same seed. Values far
+    below all others stand in figures at the left edge, since they would squeeze the rest.
+    """
+    tables = {column: means(lines, column) for column in LOOKS}
+    before = tables["dice"]
     rows = [row for row in grid.rows if any(row == measured for measured, _ in before)]
     kinds = [labels for labels in (*grid.labels, ALL_DENSE) if any(labels == measured for _, measured in before)]
-    size = (2 + 3.2 * len(kinds), 0.9 + 0.26 * len(rows))
-    figure, all_axes = plt.subplots(1, len(kinds), figsize=size, sharey=True, squeeze=False, layout="constrained")
-    for axes, labels in zip(all_axes[0], kinds, strict=True):
+    shapes = {seed: SHAPES[i % len(SHAPES)] for i, seed in enumerate(sorted({s for v in before.values() for s in v}))}
+    values = [100 * v for table in tables.values() for seeds in table.values() for v in seeds.values()]
+    low, high = common_range(values)
+    margin = 0.04 * max(high - low, 1)
+    said = "Dice on test scans (%)" + ("; figures behind an arrow: further left" if min(values) < low else "")
+    size = (2 + 3.6 * len(kinds), 1.6 + 0.3 * len(rows))
+    figure, panels = plt.subplots(1, len(kinds), figsize=size, sharex=True, sharey=True, squeeze=False)
+    figure.set_layout_engine("constrained")
+    for axes, labels in zip(panels[0], kinds, strict=True):
+        for value in before.get((CONTROL, labels), {}).values():
+            axes.vlines(100 * value, rows.index(CONTROL) - 0.15, len(rows), **CONTROL_LOOK)
         for y, row in enumerate(rows):
-            dice, processed = ([100 * v for v in table.get((row, labels), {}).values()] for table in (before, after))
-            axes.plot(processed, [y + 0.17] * len(processed), "o", color="C1", mfc="none", ms=4, lw=0)
-            axes.plot(dice, [y - 0.13] * len(dice), "o", color="C0", ms=4)
-            if dice:
-                axes.vlines(np.mean(dice), y - 0.38, y + 0.12, color="C0", linewidth=2)
+            if (row, labels) not in before:
+                write_at_left(axes, y, "not trained", "0.55")
+            for (column, table), shift in zip(tables.items(), (-0.15, 0.2), strict=True):
+                seeds = {seed: 100 * value for seed, value in sorted(table.get((row, labels), {}).items())}
+                draw_seeds(axes, y + shift, seeds, low, shapes, LOOKS[column])
+            axes.axhline(y + 0.5, color="0.9", linewidth=0.8)
         axes.set_title(labels, fontsize=9)
+        axes.set_xlabel(said, fontsize=8)
         axes.set_yticks(range(len(rows)), rows, fontsize=8)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(low - margin, high + margin))
         axes.tick_params(axis="x", labelsize=8)
-        axes.grid(alpha=0.3)
-    figure.supxlabel(
-        "Dice (%): full circles are seeds, bars their means; open circles: after post-processing", fontsize=8
-    )
+        axes.grid(alpha=0.3, axis="x")
     figure.suptitle(f"{grid.dataset}, {grid.iterations} iterations", fontsize=10)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    handles = [Line2D([], [], marker="o", ms=4.5, lw=0, label=LABELS[column], **look) for column, look in LOOKS.items()]
+    for seed, shape in shapes.items():
+        handles.append(Line2D([], [], marker=shape, color="0.3", ms=4.5, lw=0, label=f"seed {seed}"))
+    if CONTROL in rows:
+        handles.append(Line2D([], [], label=f"{CONTROL}, each seed", **CONTROL_LOOK))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
+    return figure
+
+
+def draw_seeds(
+    axes: Axes, y: float, seeds: dict[int, float], low: float, shapes: dict[int, str], look: dict[str, str]
+) -> None:
+    """A mark for each seed; figures at the left edge for all of them where one lies further left."""
+    if any(value < low for value in seeds.values()):
+        write_at_left(axes, y, "\N{LEFTWARDS ARROW} " + ", ".join(f"{v:.1f}" for v in seeds.values()), look["color"])
+        return
+    for seed, value in seeds.items():
+        axes.plot(value, y, shapes[seed], ms=4.5, **look)
+
+
+def write_at_left(axes: Axes, y: float, words: str, colour: str) -> None:
+    """Small words in a row."""
+    axes.text(0.015, y, words, transform=axes.get_yaxis_transform(), color=colour, fontsize=7, va="center")
+
+
+def common_range(values: list[float]) -> tuple[float, float]:
+    """The lowest and the highest value that are drawn; no value counts that lies far below the middle half.
+
+    Far is 1.5 times the width of the middle half (Tukey), and at least 5 points.
+
+    >>> common_range([30.0, 76.0, 78.0, 79.0, 80.0, 81.0])
+    (76.0, 81.0)
+    """
+    first, third = np.percentile(values, [25, 75])
+    return min(value for value in values if value >= first - max(1.5 * (third - first), 5)), max(values)
 
 
 def main() -> int:

@@ -263,6 +263,58 @@ def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monk
     assert "| 2 x 2 | +12.5 (+10.0 to +20.0) | few scans |  |  |" in capsys.readouterr().out
 
 
+def made_up(grid, of=lambda row, seed: 0.8):
+    """Lines of results for every cell of a grid, two scans each."""
+    lines = []
+    for cell in grid.cells():
+        value = str(of(cell.row, cell.seed))
+        line = {"row": cell.row, "labels": cell.labels, "seed": str(cell.seed), "planes_used": "9"}
+        lines += [line | {"scan": scan, "dice": value, "dice_postprocessed": value} for scan in "ab"]
+    return lines
+
+
+@pytest.mark.parametrize("name", ["label_efficiency", "atrium_exemplar"])
+def test_no_two_rows_look_alike_in_the_picture_over_planes(scripts, name):
+    grid = scripts[1].Grid.read(SCRIPTS / "benchmarks" / f"{name}.yaml")
+    drawn = scripts[1].dice_figure(grid, made_up(grid)).axes[0].lines
+    looks = {
+        (line.get_color(), str(line.get_linestyle()), str(line._dash_pattern), line.get_marker()) for line in drawn
+    }
+    assert len(looks) == len(drawn) >= len(grid.rows)
+
+
+def test_the_picture_of_rows_tells_seeds_apart_and_what_was_not_trained(scripts):
+    plot, grid = scripts[1], scripts[1].Grid.read(SCRIPTS / "benchmarks" / "exemplar.yaml")
+    low, control = "stock nnU-Net, ignore label", "stock nnU-Net, no mirroring"
+    lines = made_up(grid, lambda row, seed: 0.3 if row == low else 0.76 + 0.01 * seed if row == control else 0.8)
+    lines = [line for line in lines if (line["row"], line["labels"]) != ("CMEMS", "1 dense scan")]
+    one, two = plot.rows_figure(grid, lines).axes
+    assert one.get_xlim() == two.get_xlim() and one.get_xlim()[0] > 60, "what is far below does not squeeze the rest"
+    names = [name for name in grid.rows if any(line["row"] == name for line in lines)]
+    words = [[(text.get_text(), round(text.get_position()[1])) for text in axes.texts] for axes in (one, two)]
+    assert ("not trained", names.index("CMEMS")) in words[0] and ("not trained", names.index("CMEMS")) not in words[1]
+    assert ("\N{LEFTWARDS ARROW} 30.0, 30.0, 30.0", names.index(low)) in words[0]
+    marks = [
+        line.get_marker()
+        for line in two.lines
+        if line.get_color() == "C0" and round(line.get_ydata()[0]) == names.index(control)
+    ]
+    assert len(set(marks)) == len(grid.seeds) == 3
+    at = [segment[0][0] for lines in one.collections for segment in lines.get_segments()]
+    assert at == pytest.approx([76, 77, 78]), "a line for each seed of the control"
+    said = [text.get_text() for text in one.figure.legends[0].get_texts()]
+    assert said == ["Dice", "after post-processing", "seed 0", "seed 1", "seed 2", f"{control}, each seed"]
+
+
+def test_one_seed_is_no_mean_and_without_the_control_there_is_no_line(scripts):
+    grid = scripts[1].Grid.read(SCRIPTS / "benchmarks" / "atrium_exemplar.yaml")
+    lines = [line for line in made_up(grid) if not line["row"].startswith("stock")]
+    figure = scripts[1].rows_figure(grid, lines)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Dice", "after post-processing", "seed 0"]
+    assert not any(axes.collections for axes in figure.axes)
+    assert {axes.get_xlabel() for axes in figure.axes} == {"Dice on test scans (%)"}
+
+
 def test_the_drawn_planes_say_what_is_taken_off_predictions(scripts, tmp_path):
     import benchmark_scores
 
