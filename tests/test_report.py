@@ -21,12 +21,14 @@ from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.rounds import write_round
 from nnunet_gmabs.annotation.sources import waiting_sources
 from nnunet_gmabs.annotation.unmerge import unmerge
+from nnunet_gmabs.data.splits import make_folds
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.report.drawing import class_colour
 from nnunet_gmabs.report.page import curves, scans
 from nnunet_gmabs.report.page.asked import read_rounds
 from nnunet_gmabs.report.page.asked_by_training import agreement_before, asked_by
 from nnunet_gmabs.report.page.build import Inputs, write_report
+from nnunet_gmabs.report.page.planes import Look, chosen_planes, draw_planes
 from nnunet_gmabs.report.page.reading import Damaged, read_log
 from nnunet_gmabs.report.page.trainings import Training, compare_settings, named_trainings, names_apart, read_training
 from nnunet_gmabs.report.page.truth import Predictions, parse_predictions, truth_tables
@@ -415,6 +417,58 @@ def test_a_damaged_ledger_is_named_and_the_requests_are_shown(raw, tmp_path, lin
     ledger.write_text(ledger.read_text() + line)
     found = page(raw, tmp_path)
     assert str(ledger) in found.text and found.tables["budget"][1][4] == "3"
+
+
+@pytest.mark.parametrize(
+    ("fold", "folds", "note", "sentence", "mark"),
+    [
+        ("0", make_folds(["scan_00", "scan_01"]), ", also trained on", "learned from those marked", "also trained on"),
+        ("all", None, ", also trained on", "learned from those marked", "also trained on"),
+        ("0", [{"train": ["scan_00"], "val": ["scan_01"]}], ", not trained on", "did not learn from them", ""),
+        (
+            "0",
+            [{"train": ["scan_01", "scan_02"], "val": ["scan_01"]}],
+            ", also trained on",
+            "learned from those",
+            "also",
+        ),
+        ("0", None, "", "", ""),
+        ("1", [{"train": ["scan_00"], "val": ["scan_01"]}], "", "", ""),  # the splits have no such fold
+        ("0", [{"train": ["scan_01"], "val": ["scan_00"]}], "", "", ""),  # made anew since: it was validated on others
+    ],
+)
+def test_validation_scans_are_said_to_be_unseen_only_where_they_are(raw, tmp_path, fold, folds, note, sentence, mark):
+    pre = tmp_path / "pre"
+    pre.mkdir()
+    if folds:
+        (pre / "splits_final.json").write_text(json.dumps(folds))
+    training = make_training(tmp_path, f"nnUNetTrainerGMABS__nnUNetPlans__3d_fullres/fold_{fold}")
+    write_predictions(raw, training / "validation", [1], 0)
+    (training / "validation/summary.json").write_text('{"foreground_mean": {"Dice": 0.5}}')
+    found = page(raw, tmp_path, trainings=[training], preprocessed=pre)
+    assert f"scan_01 validation scan{note}" in found.text
+    claims = (", not trained on", ", also trained on", "did not learn from them", "learned from those marked")
+    assert sentence in found.text and any(words in found.text for words in claims) == bool(note)
+    dice = found.tables["overview"][1][6]
+    assert dice.startswith("50.0") and mark in dice and (mark or dice == "50.0")
+
+
+def test_an_image_of_one_slice_is_shown_as_one_plane():
+    image = np.random.default_rng(0).normal(size=(6, 1, 7))
+    labels = np.zeros(image.shape, int)
+    labels[2:4, 0, 3:5] = 1
+    look = Look("flat", image, (1.0, 1.0, 1.0), None, labels, 3)
+    assert len(look.drawn()) == 14 and chosen_planes(look, labels, look.drawn()) == [(1, 0)]
+    assert chosen_planes(look, None) == chosen_planes(look, labels) == [(1, 0)]
+    assert draw_planes(look, [(1, 0)], {1: "left"}).startswith("data:image/png;base64,")
+
+
+def test_splits_that_are_damaged_are_named_and_nothing_is_claimed(raw, tmp_path):
+    (tmp_path / "splits_final.json").write_text("{")
+    training = make_training(tmp_path)
+    write_predictions(raw, training / "validation", [1], 0)
+    found = page(raw, tmp_path, trainings=[training], preprocessed=tmp_path)
+    assert str(tmp_path / "splits_final.json") in found.text and "validation scan," not in found.text
 
 
 def test_a_damaged_answer_and_request_are_named(raw, tmp_path):

@@ -23,6 +23,7 @@ from nnunet_gmabs.report.page.curves import Curves, model_curves, pseudo_dice_of
 from nnunet_gmabs.report.page.reading import Damaged
 from nnunet_gmabs.report.page.trainings import Training, by_model, compare_settings, names_apart, read_training
 from nnunet_gmabs.report.page.truth import Predictions, class_values, names_of, points, truth_tables
+from nnunet_gmabs.report.page.validation import also_trained_on
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Model:
-    """Folds of one model: curves, pictures of planes, and settings."""
+    """Folds of one model: curves, pictures of planes, and settings; seen: see also_trained_on, of the first fold."""
 
     folds: list[Training]
     curves: list[Curves]
     validation: list[scans.PlanePicture]
+    seen: set[str] | None
     pseudo: list[scans.PlanePicture]
     agreement: list[tuple[str, list[float]]] = field(default_factory=list)
 
@@ -96,7 +98,8 @@ def gather(inputs: Inputs, damaged: Damaged) -> dict[str, Any]:
     minutes_per_plane = asked.minutes_per_plane or asked.guess
     by_training = [a for t in trainings if (a := asked_by(raw, t, minutes_per_plane, damaged))]
     pictures = scans.asked_pictures(raw, asked.rounds, shown, damaged) or scans.label_pictures(raw, shown, damaged)
-    models = [_model(inputs, folds, shown, damaged) for folds in by_model(trainings)]
+    seen = {t.folder: also_trained_on(raw, t, inputs.preprocessed, damaged) for t in trainings}
+    models = [_model(inputs, folds, seen[folds[0].folder], shown, damaged) for folds in by_model(trainings)]
     differing, same = compare_settings(with_settings)
     return {
         "name": raw.folder.name,
@@ -114,6 +117,7 @@ def gather(inputs: Inputs, damaged: Damaged) -> dict[str, Any]:
         "pictures": pictures,
         "simulated_pictures": _simulated_pictures(raw, by_training, shown, damaged),
         "trainings": trainings,
+        "seen": seen,
         "with_settings": names_apart(with_settings),
         "no_trainings": inputs.no_trainings,
         "overview": pseudo_dice_of_all(trainings),
@@ -164,11 +168,12 @@ def count(amount: int, one: str, many: str | None = None) -> str:
     return f"{amount:,} {one if amount == 1 else many or one + 's'}"
 
 
-def _model(inputs: Inputs, folds: list[Training], classes: Mapping[int, str], damaged: Damaged) -> Model:
-    raw = inputs.raw
-    validation = [p for fold in folds[:1] for p in scans.validation_pictures(raw, fold, classes, damaged)]
-    pseudo = [p for fold in folds[:1] for p in scans.pseudo_pictures(raw, inputs.preprocessed, fold, classes, damaged)]
-    return Model(folds, model_curves(folds, classes), validation, pseudo, _agreement(folds, classes))
+def _model(
+    inputs: Inputs, folds: list[Training], seen: set[str] | None, classes: Mapping[int, str], damaged: Damaged
+) -> Model:
+    validation = scans.validation_pictures(inputs.raw, folds[0], seen, classes, damaged)
+    pseudo = scans.pseudo_pictures(inputs.raw, inputs.preprocessed, folds[0], classes, damaged)
+    return Model(folds, model_curves(folds, classes), validation, seen, pseudo, _agreement(folds, classes))
 
 
 def _simulated_pictures(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from nnunet_gmabs.report.page.asked_by_training import ANSWERS
 from nnunet_gmabs.report.page.planes import Look, chosen_planes, draw_planes, look_at
 from nnunet_gmabs.report.page.reading import Damaged
 from nnunet_gmabs.report.page.trainings import Training
+from nnunet_gmabs.report.page.validation import validated
 
 MOST_ASKED, MOST_A_TRAINING, MOST_SIMULATED = 8, 2, 4
 
@@ -91,11 +92,14 @@ def label_pictures(raw: RawFolder, classes: Mapping[int, str], damaged: Damaged)
 
 
 def validation_pictures(
-    raw: RawFolder, training: Training, classes: Mapping[int, str], damaged: Damaged
+    raw: RawFolder, training: Training, seen: Collection[str] | None, classes: Mapping[int, str], damaged: Damaged
 ) -> list[PlanePicture]:
-    """Validation scans of a training: what the finished network predicts, on planes that the expert drew."""
+    """Validation scans of a training: what the finished network predicts, on planes that the expert drew.
+
+    Of the scans in seen the network learned as well; None: nobody knows, and nothing is said.
+    """
     pictures: list[PlanePicture] = []
-    for path in sorted((training.folder / "validation").glob(f"*{raw.file_ending}")):
+    for path in validated(raw, training):
         identifier = path.name.removesuffix(raw.file_ending)
         if len(pictures) == MOST_A_TRAINING or identifier not in raw.scans():
             continue
@@ -106,7 +110,8 @@ def validation_pictures(
             chosen_planes(look, look.lines["specialist"])  # fmt: skip
         address = damaged.read(path, draw_planes, look, planes, classes)
         if address:
-            pictures.append(PlanePicture(identifier, "validation scan, not trained on", address))
+            said = "" if seen is None else ", also trained on" if identifier in seen else ", not trained on"
+            pictures.append(PlanePicture(identifier, f"validation scan{said}", address))
     return pictures
 
 
