@@ -48,7 +48,7 @@ def class_colour(value: int) -> str:
     """The colour of a class, bright on dark scans; the same in every picture, whichever other classes are there.
 
     >>> class_colour(2), class_colour(7)
-    ('#2ec4ff', '#c5a6ff')
+    ('#2ec4ff', '#48ff40')
     """
     if 1 <= value <= len(COLOURS):
         return COLOURS[value - 1]
