@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from benchmark_grid import Grid
 from benchmark_measured import read_measured, write_csv
-from plot_benchmark import difference, means, plot_rows, read, tables_of_results
+from plot_benchmark import CONTROL, difference, means, plot_rows, read, tables_of_results
 
 from nnunet_gmabs.report.scores import read_scores
 from nnunet_gmabs.report.tables import markdown_table
@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ROOT / "docs" / "measured"
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 BLOCK = re.compile(r"<!-- (\w+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
-CONTROL = "stock nnU-Net, no mirroring"
 SHORT_GRIDS = {"hippocampus": "exemplar", "atrium": "atrium_exemplar"}
 SHORT_LABELS = {"planes": "6 scans x 3 planes", "1 dense scan": "1 dense scan"}
 SHORT_ROWS = {  # row of the grids -> as the README calls it
