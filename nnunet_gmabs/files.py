@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,31 @@ def replace_atomically(path: str | os.PathLike, write: Callable[[Path], object])
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def move_to_new(source: Path, target: Path) -> None:
+    """Move a finished file to a name that nothing has yet: in one step, or where the disk has no hard links by copying.
+
+    Args:
+        source: the file; on the same disk.
+        target: its new name.
+
+    Raises:
+        FileExistsError: if the name is taken, even by a link that leads nowhere; nothing is changed then.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links on this disk
+        with open(target, "xb") as new:
+            try:
+                with open(source, "rb") as old:
+                    shutil.copyfileobj(old, new)
+            except BaseException:
+                target.unlink()
+                raise
+    source.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -79,12 +105,21 @@ class Rollback:
 
     def __init__(self) -> None:
         self._before: dict[Path, bytes | None] = {}
+        self._ours: dict[Path, str] = {}
         self._made_folders: list[Path] = []
 
-    def remember(self, path: Path) -> None:
-        """Keep the content of a file that is about to be changed, made or removed."""
+    def remember(self, path: Path, ours: str | None = None) -> None:
+        """Keep the content of a file that is about to be changed, made or removed.
+
+        Args:
+            path: the file.
+            ours: hash of what is going to be written. A file that holds anything else when restore() comes was saved
+                by somebody else meanwhile, and is left alone.
+        """
         if path not in self._before:
             self._before[path] = path.read_bytes() if path.exists() else None
+        if ours is not None:
+            self._ours[path] = ours
 
     def make_folder(self, folder: Path) -> None:
         """Make a folder (and its parents) that goes away again if it is left empty by restore()."""
@@ -96,21 +131,29 @@ class Rollback:
     def forget(self) -> None:
         """Keep the changes made so far, whatever happens later."""
         self._before.clear()
+        self._ours.clear()
         self._made_folders.clear()
 
     def restore(self) -> None:
         """Bring every remembered file back; as far as the disk allows, one failure does not stop the others."""
-        for path, content in self._before.items():
+        before = {path: content for path, content in self._before.items() if not self._is_theirs(path)}
+        for path, content in before.items():
             if content is None:  # these first: what they held is room for the others, should the disk be full
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
-        for path, content in self._before.items():
+        for path, content in before.items():
             if content is not None:
                 with contextlib.suppress(OSError):
                     _restore(path, content)
         for folder in reversed(self._made_folders):
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+    def _is_theirs(self, path: Path) -> bool:
+        try:
+            return path in self._ours and sha256(path) != self._ours[path]
+        except OSError:  # it is gone, or cannot be read
+            return False
 
 
 def _restore(path: Path, content: bytes) -> None:

@@ -1,12 +1,14 @@
 """Files that others read: swapped in whole, put back on failure, locked against a second writer."""
 
+import errno
+import os
 import subprocess
 import sys
 
 import pytest
 
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import Rollback, only_one, replace_atomically, sha256, write_json
+from nnunet_gmabs.files import Rollback, move_to_new, only_one, replace_atomically, sha256, write_json
 
 
 def fail(path):
@@ -68,6 +70,37 @@ def test_rollback_remembers_the_first_state_and_forgets_when_told(tmp_path):
     rollback.forget()
     rollback.restore()
     assert path.read_text() == "fourth"
+
+
+def test_rollback_leaves_alone_what_somebody_else_has_written(tmp_path):
+    new, changed = tmp_path / "new", tmp_path / "changed"
+    changed.write_text("before")
+    ours = tmp_path / "ours"
+    ours.write_text("ours")
+    for by_others, after in ((False, [None, "before"]), (True, ["theirs", "theirs"])):
+        rollback = Rollback()
+        for path in (new, changed):
+            rollback.remember(path, ours=sha256(ours))
+            path.write_text("theirs" if by_others else "ours")
+        rollback.restore()
+        assert [path.read_text() if path.exists() else None for path in (new, changed)] == after
+
+
+def without_links(*_):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("link", [os.link, without_links], ids=["with hard links", "without"])
+def test_a_file_is_moved_to_a_new_name_only(tmp_path, monkeypatch, link):
+    monkeypatch.setattr(os, "link", link)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("ours")
+    move_to_new(source, target)
+    assert target.read_text() == "ours" and not source.exists()
+    source.write_text("second")
+    with pytest.raises(FileExistsError):
+        move_to_new(source, target)
+    assert target.read_text() == "ours"
 
 
 def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):

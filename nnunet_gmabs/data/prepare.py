@@ -193,11 +193,11 @@ class _Preparation:
                 f'dataset.json gets "ignore": {changes.ignore_label}, for scans without labels. Scans with labels '
                 "count as drawn everywhere; if 0 also means not drawn in them, stop and run `gmabs import` first"
             )
-        apply_changes(self.raw, changes, self.rollback, self.workers)
+        made = apply_changes(self.raw, changes, self.rollback, self.workers)
         self.raw = RawFolder(self.raw.folder)
         if self.new_scans:
             self.verify_with_nnunet()
-        return with_made_labels(cases, facts, self.raw.ignore_label)
+        return with_made_labels(cases, facts, self.raw.ignore_label, made)
 
     def verify_with_nnunet(self) -> None:
         """nnU-Net's own check; ours should have caught everything before."""
