@@ -136,6 +136,36 @@ def test_a_broken_file_is_named(raw, tmp_path):
         read_foreign(raw, SCAN, tmp_path / "a.nrrd")
 
 
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 7 // 10])
+    return path
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_a_truncated_file_is_refused(raw, tmp_path, ending):
+    path = cut(written(image_of(raw, truth(SCAN)), tmp_path / f"a{ending}"))
+    with pytest.raises(InputError, match=rf"a{ending}: (truncated or damaged .*; copy or export it again|cannot be)"):
+        read_foreign(raw, SCAN, path)
+    if ending == raw.file_ending:
+        with pytest.raises(InputError, match=rf"a{ending}: truncated or damaged .*; copy or export it again"):
+            raw.read_labels(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_what_is_not_a_number_is_no_background(raw, tmp_path, ending, value):
+    labels = truth(SCAN).astype(np.float32)
+    labels[6, 5:9, 6:9] = value
+    path = tmp_path / f"a{ending}"
+    raw_data.write_image(path, labels, raw_data.scan_spacing(1))
+    with pytest.raises(InputError, match=rf"a{ending}: holds NaN or infinite values; labels must be integers"):
+        read_foreign(raw, SCAN, path)
+    if ending == raw.file_ending:
+        with pytest.raises(InputError, match="holds NaN or infinite values"):
+            raw.read_labels(path)
+
+
 def test_a_reader_that_turns_axes_gets_labels_in_its_own_order(tmp_path):
     folder = make_raw(tmp_path).folder
     raw_data.write_dataset_json(

@@ -242,6 +242,18 @@ def test_all_wrong_files_are_named_at_once(raw):
         prepare_tiny()
 
 
+@pytest.mark.parametrize("folder", ["imagesTr", "labelsTr"])
+def test_truncated_files_without_compression_are_named(nnunet_folders, folder):
+    raw = nnunet_folders["nnUNet_raw"] / "Dataset001_Tiny"
+    write_dataset_json(raw, SPARSE_LABELS, scans=1, file_ending=".nii")
+    write_image(raw / "imagesTr" / "scan_01_0000.nii", scan_image(1), SPACING_1)
+    write_image(raw / "labelsTr" / "scan_01.nii", scan_labels(1), SPACING_1)
+    path = next((raw / folder).iterdir())
+    cut(path)
+    with pytest.raises(InputError, match=rf"{path.name}: truncated or damaged .*; copy or export it again"):
+        prepare_tiny()
+
+
 def test_rounding_in_headers_is_no_difference(raw):
     origin = [value + 1e-4 for value in ORIGIN]
     direction = [value + 1e-6 for value in DIRECTION]

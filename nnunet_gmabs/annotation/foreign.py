@@ -16,6 +16,7 @@ import numpy as np
 
 from nnunet_gmabs.annotation.exchange import NOT_DRAWN
 from nnunet_gmabs.annotation.geometry import Grid, embed, grid_of_file, offset_on
+from nnunet_gmabs.annotation.intact import check_finite_labels, check_whole
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.errors import InputError
 
@@ -50,6 +51,8 @@ def read_foreign(raw: RawFolder, identifier: str, path: Path) -> ForeignLabels:
     """
     import SimpleITK as sitk
 
+    check_whole(path)
+    check_finite_labels(path)
     reference_file = raw.images_of(identifier)[0]
     try:
         image = sitk.ReadImage(str(path))

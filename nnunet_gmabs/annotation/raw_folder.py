@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_gmabs.annotation.intact import check_finite_labels, check_whole
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically
 
@@ -132,8 +133,12 @@ class RawFolder:
             (X, Y, Z) integers, and nnU-Net's properties, with the spacing under "spacing".
 
         Raises:
-            InputError: if the file cannot be read or holds values that are no integers or not in dataset.json.
+            InputError: if the file cannot be read or is truncated, or holds values that are no integers or not in
+                dataset.json.
         """
+        if path.is_file():
+            check_whole(path)
+            check_finite_labels(path)
         try:
             values, properties = self._reader_writer.read_seg(str(path))
         except Exception as error:  # every image library has its own exceptions for a broken file

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_gmabs.annotation.intact import check_whole
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import sha256
@@ -82,11 +83,12 @@ def reader_writer_class(raw: RawFolder, cases: Sequence[Case]) -> type:
     """The class with which nnU-Net reads and writes this data set, found by opening its first image.
 
     Raises:
-        InputError: if no class of nnU-Net can open it.
+        InputError: if it is truncated, or no class of nnU-Net can open it.
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
     example = cases[0].image_files[0]
+    check_whole(example)
     try:
         return determine_reader_writer_from_dataset_json(raw.dataset_json, str(example), verbose=False)
     except RuntimeError as error:

@@ -6,9 +6,7 @@ SimpleITK, which fills up with zeros or worse. All of that is an error here.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_gmabs.annotation.intact import check_finite_labels, check_whole
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.data.cases import Case, reader_writer_class
 from nnunet_gmabs.data.geometry import check_same_grid, geometry_of
@@ -130,7 +129,7 @@ def _read_case(job: _Job) -> Facts:
     case = job.case
     stamps = case.image_stamps()
     for path in (*case.image_files, *([case.label_file] if case.label_sha256 else [])):
-        _check_gzip(path)
+        check_whole(path)
     reader = job.reader()
     channels = [_read(reader.read_images, (str(path),), path) for path in case.image_files]
     first, geometry = channels[0]
@@ -140,7 +139,7 @@ def _read_case(job: _Job) -> Facts:
     _check_image(case, image, job.channels)
     labels: list[int] = []
     if case.label_sha256:
-        _check_nifti_floats(case.label_file)
+        check_finite_labels(case.label_file)
         array, label_geometry = _read(reader.read_seg, str(case.label_file), case.label_file)
         check_same_grid(
             case.label_file, array.shape, label_geometry, case.image_files[0], (1, *image.shape[1:]), geometry
@@ -158,33 +157,6 @@ def _read(read: Any, argument: Any, path: Path) -> tuple[np.ndarray, dict[str, A
     except Exception as error:  # every image library has its own exceptions for a broken file
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise InputError(f"{path}: cannot be read ({last}); copy or export it again") from error
-
-
-def _check_gzip(path: Path) -> None:
-    """Raise InputError if a .gz file is truncated or damaged, which SimpleITK would not notice."""
-    if path.suffix != ".gz":
-        return
-    try:
-        with gzip.open(path) as stream:
-            while stream.read(1 << 22):
-                pass  # reading to the end checks length and checksum
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}); copy or export it again") from error
-
-
-def _check_nifti_floats(path: Path) -> None:
-    """Raise InputError if a NIfTI file holds NaN, which SimpleITK would read as 0, so as drawn background."""
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return
-    import nibabel
-
-    try:
-        image: Any = nibabel.load(path)
-        wrong = image.get_data_dtype().kind == "f" and not np.isfinite(np.asanyarray(image.dataobj)).all()
-    except Exception:  # nnU-Net's reader, which comes next, says what is wrong with it
-        return
-    if wrong:
-        raise InputError(f"{path}: holds NaN or infinite values; labels must be integers")
 
 
 def _check_image(case: Case, image: np.ndarray, channels: int) -> None:
