@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import raw_data
+import SimpleITK as sitk
 from asked import PLANES, answer, ask, drawn, labels_of, make_raw, truth
 
 from nnunet_gmabs.annotation.ledger import read_events
@@ -78,6 +79,26 @@ def test_a_dry_run_shows_the_same_and_changes_nothing(raw):
     assert data(raw) == before
     assert [p.describe() for p in planned] == [m.describe() for m in merge_all(raw)]
     assert planned[1].describe().startswith("scan_02 (round 0): 2 planes done, ")
+
+
+@pytest.mark.parametrize("change", ["flipped", "moved"])
+def test_labels_that_no_longer_lie_on_the_grid_of_the_image_are_named_and_nothing_is_merged(tmp_path, change):
+    raw = make_raw(tmp_path)
+    ask(raw, {"scan_00": [(0, 3)]})
+    answer(raw, 0, "scan_00", [(0, 3)])
+    path = raw.label_path("scan_00")
+    image = sitk.ReadImage(str(path))
+    if change == "flipped":  # the same labels at the same place, but x runs the other way
+        image = sitk.Flip(image, [True, False, False])
+    else:
+        image.SetOrigin([value + 1 for value in image.GetOrigin()])
+    sitk.WriteImage(image, str(path))
+    before = data(raw)
+    with pytest.raises(
+        InputError, match=r"scan_00.nii.gz: has origin \[.*\], but .*scan_00_0000.nii.gz has .*; export"
+    ):
+        merge_all(raw)
+    assert data(raw) == before
 
 
 def test_what_is_not_done_is_not_taken(raw):

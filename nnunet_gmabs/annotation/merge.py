@@ -18,6 +18,7 @@ from nnunet_gmabs.annotation.journal import Transaction, changing
 from nnunet_gmabs.annotation.ledger import Event, new_event, read_events
 from nnunet_gmabs.annotation.planes import plane_mask
 from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.annotation.same_grid import check_same_grid
 from nnunet_gmabs.annotation.sources import Source
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import sha256
@@ -139,8 +140,17 @@ def before_file(raw: RawFolder, number: int, transaction: str, identifier: str) 
 
 
 def _labels_now(raw: RawFolder, identifier: str) -> np.ndarray | None:
+    """Labels drawn so far, on the grid of the image; None where there is no label file."""
     path = raw.label_path(identifier)
-    return raw.read_labels(path)[0] if path.is_file() else None
+    if not path.is_file():
+        return None
+    labels, geometry = raw.read_labels(path)
+    image, image_geometry = raw.read_image(identifier)
+    # equal shapes are not enough: a program may have turned an axis when it saved the labels
+    check_same_grid(
+        path, (1, *labels.shape), geometry, raw.images_of(identifier)[0], (1, *image.shape[1:]), image_geometry
+    )
+    return labels
 
 
 def _plan_source(

@@ -16,8 +16,8 @@ import numpy as np
 
 from nnunet_gmabs.annotation.intact import check_finite_labels, check_whole
 from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.annotation.same_grid import check_same_grid, geometry_of
 from nnunet_gmabs.data.cases import Case, reader_writer_class
-from nnunet_gmabs.data.geometry import check_same_grid, geometry_of
 from nnunet_gmabs.data.record import all_records
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.errors import InputError
