@@ -182,6 +182,22 @@ BAD_INPUT = {
         lambda raw: write_image(raw / "imagesTr" / "other_0000.nrrd", scan_image(7), SPACING_1),
         r"other_0000.nrrd: ends with .nrrd, but file_ending in dataset.json is .nii.gz",
     ),
+    "image with an ending in upper case": (
+        lambda raw: image_path(raw, 1).rename(raw / "imagesTr" / "scan_01_0000.NII.GZ"),
+        r"scan_01_0000.NII.GZ: ends with .NII.GZ, but file_ending in dataset.json is .nii.gz, so nnU-Net would",
+    ),
+    "label with an ending in upper case": (
+        lambda raw: label_path(raw, 1).rename(raw / "labelsTr" / "scan_01.Nii.Gz"),
+        r"scan_01.Nii.Gz: ends with .Nii.Gz, but file_ending in dataset.json is .nii.gz, .*overlook it; rename it",
+    ),
+    "the same label with an ending in upper case": (
+        lambda raw: shutil.copy(label_path(raw, 1), raw / "labelsTr" / "scan_01.NII.GZ"),
+        r"scan_01.NII.GZ: the same scan is there as scan_01.nii.gz; remove one",
+    ),
+    "label of MetaImage": (
+        lambda raw: write_image(raw / "labelsTr" / "scan_04.mhd", scan_labels(4), scan_spacing(4)),
+        r"scan_04.mhd: ends with .mhd, but file_ending in dataset.json is .nii.gz, .*overlook it; convert or remove it",
+    ),
     "missing channel": (
         lambda raw: write_dataset_json(raw, SPARSE_LABELS, ("T1", "T2")),
         r"scan_00 has 1 channels \(scan_00_0000.nii.gz\), but dataset.json names 2",

@@ -16,7 +16,7 @@ from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import sha256
 
 # What nnU-Net's readers open; another file with such an ending and the same name is the same scan twice.
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".tif", ".tiff", ".png", ".bmp")
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".tif", ".tiff", ".png", ".bmp")
 MADE_LABELS = Path("gmabs") / "made_labels.json"
 
 
@@ -191,22 +191,22 @@ def _label_names(raw: RawFolder) -> list[str]:
 
 
 def _names(folder: Path, file_ending: str) -> list[str]:
-    """Names without ending of the files with the data set's ending; another image ending beside it is an error."""
+    """Names without ending of the files with the data set's ending; another image ending, or case, is an error."""
     if not folder.is_dir():
         return []
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
     names = [name.removesuffix(file_ending) for name in files if name.endswith(file_ending)]
     for name in files:
-        other = next((ending for ending in IMAGE_ENDINGS if name.endswith(ending)), None)
-        if other is None or name.endswith(file_ending):
+        ending = next((e for e in (*IMAGE_ENDINGS, file_ending) if name.lower().endswith(e.lower())), None)
+        if ending is None or name.endswith(file_ending):
             continue
-        if name.removesuffix(other) in names:
-            raise InputError(
-                f"{folder / name}: the same scan is there as {name.removesuffix(other)}{file_ending}; remove one"
-            )
+        stem, other = name[: -len(ending)], name[-len(ending) :]
+        if stem in names:
+            raise InputError(f"{folder / name}: the same scan is there as {stem}{file_ending}; remove one")
+        cure = "rename it" if other.lower() == file_ending.lower() else "convert or remove it"
         raise InputError(
             f"{folder / name}: ends with {other}, but file_ending in dataset.json is {file_ending}, "
-            "so nnU-Net would overlook it; convert or remove it"
+            f"so nnU-Net would overlook it; {cure}"
         )
     _refuse_twins(folder, names, "file")
     return names
