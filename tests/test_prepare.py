@@ -280,6 +280,22 @@ def test_a_new_class_moves_the_ignore_label_of_the_files_that_were_made(prepared
     assert (read_labels(raw / "labelsTr" / f"{name(5)}.nii.gz") == 4).all()
 
 
+def test_a_label_file_that_still_holds_the_old_ignore_label_is_named_once_that_is_a_class(prepared):
+    raw, pre = prepared
+    write_dataset_json(raw, LABELS | {"third": 3, "ignore": 4})
+    labels = keep_planes(scan_labels(0), FIRST_PLANES, 4)
+    write_image(raw / "labelsTr" / f"{name(0)}.nii.gz", labels, scan_spacing(0))  # scans 1 and 2 are forgotten
+    before = snapshot(raw, pre)
+    with pytest.raises(
+        InputError,
+        match=r"(?s)scan_01.nii.gz: holds 3, which was the ignore label when .* and is 'third' in dataset.json now; "
+        r"replace 3 by 4 .*scan_02",
+    ) as caught:
+        run()
+    assert "scan_00" not in str(caught.value)
+    assert snapshot(raw, pre) == before
+
+
 @pytest.mark.parametrize("ending", [".b2nd", "_seg.b2nd", ".pkl"])
 def test_a_file_that_is_gone_is_made_again(prepared, ending):
     _, pre = prepared

@@ -23,7 +23,14 @@ from nnunet_gmabs.data.expert import labelled_identifiers
 from nnunet_gmabs.data.record import require_prepared_where_it_matters, uses_fingerprint_intensities
 from nnunet_gmabs.data.splits_file import SplitsFile
 from nnunet_gmabs.data.unlabelled import apply_changes, plan_changes, with_made_labels
-from nnunet_gmabs.data.verify import Facts, classes_never_labelled, known_facts, labelled_scans, verify_cases
+from nnunet_gmabs.data.verify import (
+    Facts,
+    check_former_ignore_labels,
+    classes_never_labelled,
+    known_facts,
+    labelled_scans,
+    verify_cases,
+)
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import Rollback, only_one, replace_atomically
@@ -170,6 +177,7 @@ class _Preparation:
         cases = find_cases(self.raw)
         known = known_facts(self.pre)
         facts = verify_cases(self.raw, cases, known, self.workers)
+        check_former_ignore_labels(self.raw, cases, self.pre)
         self.new_scans = {case.identifier for case in cases} - set(known)
         ignore_label = plan_changes(self.raw, cases, facts).ignore_label
         labelled = labelled_scans(cases, facts, ignore_label)

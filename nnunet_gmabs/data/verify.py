@@ -83,10 +83,40 @@ def verify_cases(
             error = _unknown_labels(case.label_file, facts[case.identifier].labels, raw.label_values)
             errors |= {case.identifier: error} if error else {}
     messages = [errors[identifier] for identifier in sorted(errors)] or _same_scan_twice(facts)
+    _raise_first(messages)
+    return facts
+
+
+def check_former_ignore_labels(raw: RawFolder, cases: Iterable[Case], pre: Path) -> None:
+    """Voxels that were not drawn stay so: a class added to dataset.json must not get the value they have in old files.
+
+    Raises:
+        InputError: naming up to ten label files that are as they were when their ignore label had a value that is a
+            class now.
+    """
+    names = {v: n for n, value in raw.labels.items() for v in (value if isinstance(value, list) else [value])}
+    messages = {}
+    for record in all_records(pre):
+        old = record["labels"].get("ignore")
+        if old is None or old == raw.ignore_label or old not in names:
+            continue
+        for case in cases:
+            entry = record["cases"].get(case.identifier)
+            if case.made or not entry or entry["label_sha256"] != case.label_sha256 or old not in entry["labels"]:
+                continue
+            new = "a new ignore label" if raw.ignore_label is None else raw.ignore_label
+            messages[case.identifier] = (
+                f"{case.label_file}: holds {old}, which was the ignore label when it was prepared and is "
+                f"{names[old]!r} in dataset.json now; replace {old} by {new} in the file, or correct dataset.json. If "
+                f"{old} does mean {names[old]!r} there, remove {pre}/*_gmabs/prepared.json"
+            )
+    _raise_first([messages[identifier] for identifier in sorted(messages)])
+
+
+def _raise_first(messages: list[str]) -> None:
     if messages:
         more = [f"... and {len(messages) - SHOWN_ERRORS} more"] if len(messages) > SHOWN_ERRORS else []
         raise InputError("\n".join(messages[:SHOWN_ERRORS] + more))
-    return facts
 
 
 def known_facts(pre: Path) -> dict[str, list[Facts]]:
