@@ -1,6 +1,9 @@
 """Label files that `gmabs prepare` makes: never over what somebody else saves while it runs."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,3 +144,23 @@ def test_a_link_to_a_label_file_that_is_not_there_is_named_and_kept(raw):
     with pytest.raises(InputError, match=r"scan_04.nii.gz: is a link to a file that is not there"):
         complete(raw)
     assert label_path(raw, 4).is_symlink() and not label_path(raw, 3).exists()
+
+
+def test_label_files_are_made_on_the_disk_of_labelstr(raw, monkeypatch):
+    disk = raw.parent.parent / "another_disk"
+    (raw / "labelsTr").rename(disk)
+    (raw / "labelsTr").symlink_to(disk)
+    replace, link = os.replace, os.link
+
+    def on_one_disk(do):
+        def move(source, target):
+            if len({path.resolve().is_relative_to(disk) for path in (Path(source).parent, Path(target).parent)}) == 2:
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            do(source, target)
+
+        return move
+
+    monkeypatch.setattr(os, "replace", on_one_disk(replace))
+    monkeypatch.setattr(os, "link", on_one_disk(link))
+    complete(raw)
+    assert sorted(path.name for path in disk.iterdir()) == [f"{name(n)}.nii.gz" for n in range(6)]

@@ -333,6 +333,16 @@ def test_a_second_run_beside_the_first_is_refused(raw, nnunet_folders):
     assert not list(pre.iterdir())
 
 
+def test_a_data_set_that_is_linked_into_nnunet_raw_is_under_it(raw, tmp_path):
+    raw.rename(tmp_path / "elsewhere")
+    raw.symlink_to(tmp_path / "elsewhere")
+    write_splits(raw, [0, 1], [4])  # ends the run after everything has been read
+    with pytest.raises(InputError, match="lists scan_04 for validation"):
+        prepare_tiny()
+    with pytest.raises(InputError, match="not under nnUNet_raw"):
+        prepare(PrepareOptions(str(tmp_path / "elsewhere"), processes=1))
+
+
 def fail_with(number):
     def write_json(path, value):
         raise OSError(number, errno.errorcode[number], str(path))

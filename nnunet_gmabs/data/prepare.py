@@ -104,8 +104,8 @@ def prepare(options: PrepareOptions, say: Callable[[str], None] = logger.info) -
     Raises:
         InputError: if something is wrong with the data or the disk; files are as they were.
     """
-    raw = RawFolder(find_raw_folder(options.dataset))
-    if raw.folder.resolve().parent != raw_root().resolve():
+    raw = RawFolder(Path(os.path.abspath(find_raw_folder(options.dataset))))
+    if raw.folder.parent.resolve() != raw_root().resolve():  # the data set itself may be a link to another disk
         raise InputError(f"-d {options.dataset}: not under nnUNet_raw ({raw_root()}), where nnU-Net looks for it")
     if not MIN_CPU_SECONDS <= options.cpu_seconds < float("inf"):
         raise InputError(f"--cpu-seconds {options.cpu_seconds}: must be at least {MIN_CPU_SECONDS}")
