@@ -6,6 +6,7 @@ import raw_data
 import SimpleITK as sitk
 from asked import PLANES, ask, drawn, labels_of, make_raw, truth
 
+from nnunet_gmabs.annotation.exchange import class_colours, slicer_colours
 from nnunet_gmabs.annotation.foreign import read_foreign
 from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder
@@ -86,6 +87,29 @@ def test_the_grey_segment_is_the_ignore_label(raw, tmp_path):
         [("left", 1, 0), ("right", 2, 0), ("not_drawn", 7, 0)],
     )
     assert np.array_equal(read_foreign(raw, SCAN, path).labels, painted)
+
+
+def test_segments_that_keep_the_names_of_the_colour_table_are_merged_also_those_of_regions(tmp_path):
+    regions = {"background": 0, "whole tumor": [1, 2], "core": [2], "ignore": 3}
+    raw = make_raw(tmp_path, labels=regions)
+    table = slicer_colours(class_colours(raw)).splitlines()[2:]
+    segments = [(line.split()[1], int(line.split()[0]), 0) for line in table]
+    assert segments == [("whole_tumor_1", 1, 0), ("core", 2, 0), ("not_drawn", 3, 0)]
+    path = written(image_of(raw, drawn(SCAN, PLANES)), tmp_path / f"{SCAN}.seg.nrrd", segments)
+    found = read_foreign(raw, SCAN, path)
+    assert np.array_equal(found.labels, drawn(SCAN, PLANES)) and found.notes == ()
+
+
+def test_two_classes_that_have_one_name_in_3d_slicer_are_refused_by_name_and_read_by_number(tmp_path):
+    raw = make_raw(tmp_path, labels={"background": 0, "lung_left": 1, "Lung left": 2, "ignore": 3})
+    image = image_of(raw, drawn(SCAN, PLANES))
+    segments = [("lung_left", 1, 0), ("Lung_left", 2, 0), ("not_drawn", 3, 0)]
+    message = r"a\.seg\.nrrd: 'lung_left' \(1\) and 'Lung left' \(2\) .* one name.*rename one .*dataset\.json"
+    with pytest.raises(InputError, match=message):
+        read_foreign(raw, SCAN, written(image, tmp_path / "a.seg.nrrd", segments))
+    nameless = image_of(raw, drawn(SCAN, PLANES))
+    found = read_foreign(raw, SCAN, written(nameless, tmp_path / "a.nii.gz"))
+    assert np.array_equal(found.labels, drawn(SCAN, PLANES))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_gmabs.annotation.exchange import NOT_DRAWN
+from nnunet_gmabs.annotation.exchange import NOT_DRAWN, class_names
 from nnunet_gmabs.annotation.geometry import Grid, embed, grid_of_file, offset_on
 from nnunet_gmabs.annotation.intact import check_finite_labels, check_whole
 from nnunet_gmabs.annotation.raw_folder import RawFolder
@@ -86,7 +86,7 @@ def class_values(image: Any, raw: RawFolder) -> tuple[np.ndarray, list[str]]:
     if not np.array_equal(integers, layers):
         raise InputError("holds values that are no integers; labels must be integers")
     segments = _segments(image)
-    known = _values_by_name(raw)
+    known = _values_by_name(raw) if segments else {}
     named = [name for name, _, _ in segments if _plain(name) in known]
     if segments and (named or layers.shape[-1] > 1):
         return _by_name(integers, segments, known)
@@ -143,11 +143,23 @@ def _segments(image: Any) -> list[tuple[str, int, int]]:
 
 
 def _values_by_name(raw: RawFolder) -> dict[str, int]:
-    values = {_plain(name): int(value) for name, value in raw.labels.items() if not isinstance(value, list)}
-    values |= {_plain(name): int(v[0]) for name, v in raw.labels.items() if isinstance(v, list) and len(v) == 1}
-    if raw.ignore_label is not None:
-        values[NOT_DRAWN] = raw.ignore_label
-    return values
+    """Values by the plain names that segments may have: those of dataset.json, and those that editors were given.
+
+    Raises:
+        InputError: if two values have one plain name.
+    """
+    single = [(name, v[0] if isinstance(v, list) else v) for name, v in raw.labels.items() if np.size(v) == 1]
+    given = [(name, value) for value, name in class_names(raw).items()]
+    grey = [] if raw.ignore_label is None else [(NOT_DRAWN, raw.ignore_label)]
+    found: dict[str, tuple[str, int]] = {}
+    for name, value in [*single, *given, *grey]:
+        other, taken = found.setdefault(_plain(name), (name, int(value)))
+        if taken != int(value):
+            raise InputError(
+                f"{other!r} ({taken}) and {name!r} ({value}) have one name for programs that write _ for a space and "
+                f"do not tell capitals; rename one of them in {raw.folder / 'dataset.json'}"
+            )
+    return {plain: value for plain, (_, value) in found.items()}
 
 
 def _plain(name: str) -> str:
