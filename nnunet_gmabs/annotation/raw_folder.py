@@ -21,24 +21,32 @@ from nnunet_gmabs.files import replace_atomically
 
 
 def find_raw_folder(name: str) -> Path:
-    """The folder of a data set given by ID (4), name (Dataset004_Heart) or path.
+    """The folder of a data set, absolute, given by ID (4), name (Dataset004_Heart) or path.
+
+    A name means a folder in nnUNet_raw, and only where there is none one in the current folder: nnUNet_preprocessed and
+    nnUNet_results have folders of the same name.
 
     Raises:
         InputError: if nnUNet_raw is needed and unset, or no or more than one folder fits.
     """
-    if os.sep in name or (Path(name).is_dir() and not name.isdigit()):
-        folder = Path(name)
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder")
-        return folder
+    here = Path(os.path.abspath(name))  # "." has a name then; links stay as they are
+    if os.path.basename(name) != name or name in (os.curdir, os.pardir):
+        if not here.is_dir():
+            raise InputError(f"{here}: no such folder")
+        return here
+    is_here = here.is_dir() and not name.isdigit()
+    if is_here and not os.environ.get("nnUNet_raw"):
+        return here
     raw = raw_root()
     pattern = f"Dataset{int(name):03d}_*" if name.isdigit() else name
-    found = sorted(path for path in raw.glob(pattern) if path.is_dir())
+    found = sorted(path for path in (raw.glob(pattern) if name.isdigit() else [raw / name]) if path.is_dir())
+    if not found and is_here:
+        return here
     if not found:
         raise InputError(f"{name}: no folder {pattern} in {raw} (nnUNet_raw); which data set do you mean?")
     if len(found) > 1:
         raise InputError(f"{name}: more than one data set has this ID: {', '.join(path.name for path in found)}")
-    return found[0]
+    return Path(os.path.abspath(found[0]))
 
 
 def raw_root() -> Path:
