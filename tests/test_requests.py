@@ -1,6 +1,8 @@
 """Requests and answers are read back as they were written, in the format that other programs rely on."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from nnunet_gmabs.annotation.requests import (
     arrived_answers,
     existing_rounds,
     read_request,
+    requests_folder,
     round_folder,
     write_answer,
     write_request,
@@ -56,6 +59,16 @@ def test_a_request_is_read_back_as_it_was_written(tmp_path):
     assert existing_rounds(tmp_path) == [3]
     assert REQUEST.number_of_planes == 3
     assert REQUEST.planes_of("scan_01") == [(0, 5), (2, 9)] and REQUEST.planes_of("scan_02") == []
+
+
+def test_copies_and_other_folders_beside_the_rounds_are_no_rounds(tmp_path):
+    written(tmp_path)
+    thousandth = replace(REQUEST, round=1000)
+    written(tmp_path, thousandth)
+    for name in ["round_003_copy", "round_003 (1)", "round_", "round_-1", "round_0_5", "round_0003", "old_round_4"]:
+        shutil.copytree(round_folder(tmp_path, 3), requests_folder(tmp_path) / name)
+    assert existing_rounds(tmp_path) == [3, 1000]
+    assert read_request(tmp_path, 1000) == thousandth
 
 
 def test_the_format_of_request_json(tmp_path):

@@ -11,6 +11,7 @@ Axes and indices are in nnU-Net's order, on the scan's own grid.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -150,9 +151,10 @@ def round_folder(data_set: Path, number: int) -> Path:
 
 
 def existing_rounds(data_set: Path) -> list[int]:
-    """The numbers of all rounds that were asked, sorted."""
+    """The numbers of all rounds that were asked, sorted; a copy that somebody kept beside them is none."""
     found = requests_folder(data_set).glob("round_*/request.json")
-    return sorted(int(path.parent.name.removeprefix("round_")) for path in found)
+    numbers = (re.fullmatch(r"round_(\d{3}|[1-9]\d{3,})", path.parent.name) for path in found)
+    return sorted(int(number[1]) for number in numbers if number)
 
 
 def write_request(folder: Path, request: Request) -> None:
