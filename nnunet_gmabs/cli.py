@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ COMMANDS = {
     "postprocessing": "postprocessing",
     "report": "report",
 }
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,13 +57,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; bad input ends with its message on stderr and exit code 2."""
+    """Run one subcommand; bad input, or a disk that says no, ends with its message on stderr and exit code 2."""
     args = build_parser().parse_args(arguments)
     try:
         return args.run(args) or 0
-    except InputError as error:
-        print(f"gmabs {args.command}: error: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        message = str(error) if isinstance(error, InputError) else disk_message(error)
+        if message is None:
+            raise
+        print(f"gmabs {args.command}: error: {message}", file=sys.stderr)
         return 2
+
+
+def disk_message(error: OSError) -> str | None:
+    """The path and the cure, for a file that may not be read or written or a full disk; None for anything else."""
+    if error.errno in NO_ACCESS and error.filename:
+        return f"{error.filename}: {error.strerror}; allow reading and writing there"
+    if error.errno in DISK_FULL:
+        return f"{error.filename or 'the disk'}: {error.strerror}; make room, then run this again"
+    return None
 
 
 if __name__ == "__main__":

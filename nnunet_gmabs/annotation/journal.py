@@ -18,6 +18,7 @@ from pathlib import Path
 
 from nnunet_gmabs.annotation.ledger import Event, append_events, new_event, read_events
 from nnunet_gmabs.annotation.requests import existing_rounds, read_request, round_folder
+from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import only_one, replace_atomically, sha256, sync_folder, write_json
 
 PLAN = "plan.json"
@@ -35,6 +36,14 @@ def changing(data_set: Path) -> Iterator[None]:
     with only_one(folder / ".changing.lock", f"another gmabs command that changes {Path(data_set).name}"):
         recover(data_set)
         yield
+
+
+def require_writable(data_set: Path) -> None:
+    """Raise InputError where changing() would not be allowed to write; for what comes long before it."""
+    folder = Path(data_set) / "gmabs"
+    folder = folder if folder.is_dir() else folder.parent
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: may not be written to; allow it, or copy the data set to where you may write")
 
 
 def recover(data_set: Path) -> bool:

@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from nnunet_gmabs.active.select import STRATEGIES
+    from nnunet_gmabs.annotation.journal import require_writable
     from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
     from nnunet_gmabs.commands.asking import AskOptions, look_at_part
     from nnunet_gmabs.commands.looks import Looks
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     part = part_of(args)
     raw = RawFolder(find_raw_folder(args.dataset))
+    require_writable(raw.folder)
     strategy = args.strategy or (ActiveConfig.strategy if args.model else "cold-start")
     options = AskOptions(
         strategy, args.scans, args.planes, args.seed, args.plane_choice, args.labelled_too, args.budget
