@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import asked
 import blosc2
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ from raw_data import (
     write_scan,
 )
 
+from nnunet_gmabs import cli
 from nnunet_gmabs.annotation.planes import keep_planes
+from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.data import preprocess
 from nnunet_gmabs.data.expert import (
     class_locations,
@@ -344,6 +347,29 @@ def test_a_killed_run_goes_on_where_it_stopped(prepared, monkeypatch):
             run()
     assert run().folders[FOLDER].built == sorted({name(n) for n in range(6)} - set(done))
     assert not list((pre / f"{FOLDER}_gmabs").glob("staging*"))
+
+
+def test_status_calls_scans_not_prepared_whose_data_were_removed_to_save_room(prepared, capsys):
+    raw, pre = prepared
+    shutil.rmtree(pre / FOLDER)
+    assert cli.main(["status", "-d", "1", "-c", "3d_fullres"]) == 0
+    said = capsys.readouterr().out
+    assert said.count(" not prepared\n") == 3 and "changed since" not in said
+    assert "data of 3 scans are not there; run: gmabs prepare -d Dataset001_Tiny" in said
+
+
+def test_a_merge_is_done_although_the_prepared_data_cannot_follow(prepared, capsys):
+    raw, pre = prepared
+    data_set = RawFolder(raw)
+    asked.ask(data_set, {name(3): FIRST_PLANES})
+    asked.answer(data_set, 0, name(3), FIRST_PLANES)
+    shutil.rmtree(pre / FOLDER)
+    for command, drawn in (["merge"], True), (["unmerge", "--round", "0"], False):
+        assert cli.main([*command, "-d", "1"]) == 0
+        said = capsys.readouterr()
+        assert (asked.labels_of(data_set, name(3)) != IGNORE).any() == drawn
+        assert said.err.startswith(f"gmabs {command[0]}: warning: labelsTr is done, what is prepared did not follow (")
+        assert said.err.endswith("); run: gmabs prepare -d 1\n")
 
 
 def test_without_names_what_is_prepared_already_is_brought_up_to_date(prepared):

@@ -95,12 +95,14 @@ def find_sources(raw: RawFolder, args: argparse.Namespace) -> list[Source]:
     return [source_of(raw, path, done, args.round) for path in args.paths]
 
 
-def follow(raw: RawFolder, dataset: str, changed: bool) -> None:
+def follow(raw: RawFolder, dataset: str, changed: bool, command: str = "merge") -> None:
     """Bring what is prepared up to date, and say what is left to `gmabs prepare`.
 
-    All scans that the ledger knows are looked at: an earlier command may have been killed before it came here.
+    All scans that the ledger knows are looked at: an earlier command may have been killed before it came here. Labels
+    are changed for good when this begins, so what fails here is a warning.
     """
     import os
+    import sys
 
     from nnunet_gmabs.annotation.ledger import read_events
 
@@ -109,10 +111,19 @@ def follow(raw: RawFolder, dataset: str, changed: bool) -> None:
         return
     from nnunet_gmabs.data.cases import preprocessed_folder
     from nnunet_gmabs.data.follow import follow_labels
+    from nnunet_gmabs.errors import InputError
 
-    if not preprocessed_folder(raw.folder).is_dir():
+    try:
+        if not preprocessed_folder(raw.folder).is_dir():
+            return
+        followed = follow_labels(raw, scans)
+    except (InputError, OSError, RuntimeError) as error:  # RuntimeError: blosc2 has no finer one
+        print(
+            f"gmabs {command}: warning: labelsTr is done, what is prepared did not follow ({error}); "
+            f"run: gmabs prepare -d {dataset}",
+            file=sys.stderr,
+        )
         return
-    followed = follow_labels(raw, scans)
     if changed and followed:
         print(f"on the training grid as well: {', '.join(followed)}")
     if changed:

@@ -91,9 +91,14 @@ def _print_folder(folder: DataFolder, raw: RawFolder, labelled: list[Case], draw
     from nnunet_gmabs.data.audit import compare, per_axis
     from nnunet_gmabs.data.expert import expert_file, read_expert
 
-    rows, outdated, lost = [], [], []
+    rows, outdated, gone, lost = [], [], [], []
     for case in labelled:
         columns = [case.identifier, *_drawn_columns(drawn[case.identifier])]
+        stored = folder.path / f"{case.identifier}.pkl"
+        if not stored.is_file():  # never prepared, or removed to save room
+            gone.append(case.identifier)
+            rows.append([*columns, "", "", "not prepared"])
+            continue
         path = expert_file(folder.pre, folder.data_identifier, case.identifier)
         metadata: dict[str, Any] = {}
         if path.is_file():
@@ -102,8 +107,7 @@ def _print_folder(folder: DataFolder, raw: RawFolder, labelled: list[Case], draw
             outdated.append(case.identifier)
             rows.append([*columns, "", "", "not prepared since it was drawn"])
             continue
-        with open(folder.path / f"{case.identifier}.pkl", "rb") as f:
-            properties = pickle.load(f)
+        properties = pickle.loads(stored.read_bytes())
         found = compare(
             raw.read_labels(case.label_file)[0],
             values[...],
@@ -122,8 +126,9 @@ def _print_folder(folder: DataFolder, raw: RawFolder, labelled: list[Case], draw
     print(f"\n{folder.configuration} ({folder.data_identifier}, {spacing} mm)")
     _print_table(rows, HEAD)
     if outdated:
-        scans = "1 scan" if len(outdated) == 1 else f"{len(outdated)} scans"
-        print(f"{scans} changed since prepared; run: gmabs prepare -d {raw.folder.name}")
+        print(f"{_scans(outdated)} changed since prepared; run: gmabs prepare -d {raw.folder.name}")
+    if gone:
+        print(f"data of {_scans(gone)} are not there; run: gmabs prepare -d {raw.folder.name}")
     if lost:
         print(
             f"ERROR: something drawn is missing on the training grid in {', '.join(lost)}; prepare again, report this"
@@ -181,6 +186,10 @@ def _drawn_columns(drawn: Drawn) -> list[str]:
 
     share = f"{100 * drawn.voxels / drawn.size:.2f} %"
     return [_counts(per_axis(drawn.planes)), f"{drawn.voxels:,}", share, " ".join(map(str, drawn.classes))]
+
+
+def _scans(identifiers: list[str]) -> str:
+    return "1 scan" if len(identifiers) == 1 else f"{len(identifiers)} scans"
 
 
 def _counts(counts: tuple[int, int, int]) -> str:

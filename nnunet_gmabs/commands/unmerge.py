@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
         print(f"{scan.identifier}: {what}" + ("; an earlier merge of this round lies deeper" if scan.deeper else ""))
     if not taken:
         print(f"nothing of round {args.round} is merged")
-    follow(raw, args.dataset, bool(taken))
+    follow(raw, args.dataset, bool(taken), "unmerge")
     return 0
