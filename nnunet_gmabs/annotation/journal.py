@@ -84,11 +84,18 @@ class Transaction:
         self._events: list[Event] = []
 
     def write(self, target: Path, make: Callable[[Path], object]) -> Path:
-        """Stage the new content of a file, which make writes to the path that it is given; returns that path."""
+        """Stage the new content of a file, which make writes to the path that it is given; returns that path.
+
+        What make writes beside it under the same name with another ending comes along, and is changed first.
+        """
         staged = self._staging / f"{len(self._writes):04d}_{target.name}"  # readers and writers look at the ending
         make(staged)
-        _sync(staged)
-        self._writes.append((str(target.relative_to(self.data_set)), staged.name))
+        number = staged.name[:5]
+        beside = sorted(path for path in self._staging.glob(f"{number}*") if path != staged)
+        for path in (*beside, staged):
+            _sync(path)
+            place = target.with_name(path.name.removeprefix(number))
+            self._writes.append((str(place.relative_to(self.data_set)), path.name))
         return staged
 
     def remove(self, target: Path) -> None:

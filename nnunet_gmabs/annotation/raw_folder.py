@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,15 @@ class RawFolder:
         return labels, properties
 
     def write_labels(self, labels: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
-        """Write labels (X, Y, Z) with the geometry of the file the properties came from, atomically."""
-        replace_atomically(path, lambda temporary: self._reader_writer.write_seg(labels, str(temporary), properties))
+        """Write labels (X, Y, Z) with the geometry of the file the properties came from, atomically.
+
+        What nnU-Net's writer puts beside them (of .tif the spacing, in a .json of the same name) comes first.
+        """
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            self._reader_writer.write_seg(labels, str(made), properties)
+            for part in [*(other for other in made.parent.iterdir() if other != made), made]:
+                replace_atomically(path.with_name(part.name), partial(os.replace, part))
 
     def _images(self, folder: str) -> Iterator[Path]:
         channel = re.compile(r".+_\d{4}" + re.escape(self.file_ending))

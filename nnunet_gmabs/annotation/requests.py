@@ -4,6 +4,7 @@
     proposals/<scan>             the specialist's prediction, where there was one
     answers/<scan>               labels on the scan's own grid: what was drawn on the done planes, else ignore
     answers/<scan>.json          which planes are done, by whom; written last, so an answer without it has not arrived
+                                 (of .tif it holds the spacing, too, where nnU-Net looks for it)
 
 Axes and indices are in nnU-Net's order, on the scan's own grid.
 """
@@ -25,6 +26,7 @@ from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
 
 VERSION = 1
+SPACING = "spacing"  # what nnU-Net's writer of .tif files puts into <name>.json beside them
 T = TypeVar("T")
 
 
@@ -201,8 +203,20 @@ def write_answer(
     labels_file.parent.mkdir(exist_ok=True)
     raw.write_labels(labels, labels_file, properties)
     content = asdict(answer) | {name: _planes_out(getattr(answer, name)) for name in _PLANE_FIELDS}
+    if answer_file.is_file() and not is_answer(answer_file):
+        content |= json.loads(answer_file.read_text(encoding="utf-8"))
     write_json(answer_file, content)
     return labels_file, answer_file
+
+
+def is_answer(path: Path) -> bool:
+    """Whether an answer has arrived: its .json is there, and holds more than the spacing of a .tif file."""
+    try:
+        return set(json.loads(path.read_text(encoding="utf-8"))) != {SPACING}
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, TypeError):
+        return True  # a damaged one has arrived; read_answer says what is wrong
 
 
 def read_answer(path: Path) -> Answer:
@@ -229,7 +243,7 @@ def request_from(content: dict[str, Any]) -> Request:
 
 def arrived_answers(folder: Path) -> list[Answer]:
     """All answers of a round, sorted by scan; folder is the round's."""
-    return [read_answer(path) for path in sorted((Path(folder) / "answers").glob("*.json"))]
+    return [read_answer(path) for path in sorted((Path(folder) / "answers").glob("*.json")) if is_answer(path)]
 
 
 _PLANE_FIELDS = ("planes_done", "proposal_accepted")
@@ -265,6 +279,7 @@ def _parse_scan(content: dict[str, Any]) -> RequestedScan:
 
 
 def _parse_answer(content: dict[str, Any]) -> Answer:
+    content.pop(SPACING, None)
     for name in _PLANE_FIELDS:
         content[name] = _planes_in(content["identifier"], content[name])
     return Answer(**content)

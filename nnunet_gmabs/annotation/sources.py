@@ -16,6 +16,7 @@ from nnunet_gmabs.annotation.requests import (
     answer_paths,
     arrived_answers,
     existing_rounds,
+    is_answer,
     read_answer,
     read_request,
     round_folder,
@@ -110,7 +111,7 @@ def source_of(
             f"{', '.join(map(str, asking)) or 'none'}. To add other planes, ask for them first, or edit labelsTr"
         )
     asked = tuple(read_request(raw.folder, number).planes_of(identifier))
-    if done is None and beside.is_file():
+    if done is None and is_answer(beside):
         answer = replace(read_answer(beside), identifier=identifier)
     elif done is None:
         named = " ".join(f"{axis}:{index}" for axis, index in asked)

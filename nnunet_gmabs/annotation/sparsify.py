@@ -183,15 +183,20 @@ def _carry_over(raw: RawFolder, target: Path, test: set[str], result: SparsifyRe
         (target / name).mkdir()
     for identifier in raw.scans():
         moved = identifier in test
-        _link_images(raw.images_of(identifier), target / ("imagesTs" if moved else "imagesTr"), result)
-        _copy(raw.label_path(identifier), target / ("labelsTs" if moved else "labelsTr_dense"))
+        images, labels = ("imagesTs", "labelsTs") if moved else ("imagesTr", "labelsTr_dense")
+        _link_images(raw.images_of(identifier), target / images, result)
+        _copy(raw.label_path(identifier), target / labels)
+        _copy_spacing(raw, "imagesTr", identifier, target / images)
+        _copy_spacing(raw, "labelsTr", identifier, target / labels)
     for identifier in raw.scans("imagesTs"):
         if identifier in test:
             raise InputError(f"{identifier}: is in imagesTr and in imagesTs; rename one of them")
         _link_images(raw.images_of(identifier, "imagesTs"), target / "imagesTs", result)
+        _copy_spacing(raw, "imagesTs", identifier, target / "imagesTs")
         label = raw.label_path(identifier, "labelsTs")
         if label.is_file():
             _copy(label, target / "labelsTs")
+            _copy_spacing(raw, "labelsTs", identifier, target / "labelsTs")
 
 
 def _write_sparse_labels(
@@ -224,6 +229,13 @@ def _link_images(paths: list[Path], folder: Path, result: SparsifyResult) -> Non
         except OSError:  # another file system, or one without hard links
             shutil.copyfile(path, folder / path.name)
             result.copied += 1
+
+
+def _copy_spacing(raw: RawFolder, folder: str, identifier: str, target: Path) -> None:
+    """Copy <scan>.json, in which nnU-Net finds the spacing of .tif files, where there is one."""
+    path = raw.folder / folder / f"{identifier}.json"
+    if path.is_file():
+        _copy(path, target)
 
 
 def _copy(path: Path, folder: Path) -> None:

@@ -31,6 +31,7 @@ from nnunet_gmabs.annotation.requests import (
     Request,
     RequestedScan,
     answer_paths,
+    is_answer,
     read_answer,
     read_request,
     round_folder,
@@ -93,7 +94,7 @@ class Painter:
     def answer(self, identifier: str) -> Answer | None:
         """What was said about a finished scan, by whomever; None for one that is not finished."""
         path = answer_paths(self.folder, identifier, self.raw.file_ending)[1]
-        return read_answer(path) if path.is_file() else None
+        return read_answer(path) if is_answer(path) else None
 
     def draft(self, identifier: str, plane: Plane) -> PlaneDraft:
         """This annotator's painting of a requested plane.

@@ -20,6 +20,7 @@ from nnunet_gmabs.annotation.requests import (
     RequestedScan,
     answer_paths,
     existing_rounds,
+    is_answer,
     read_answer,
     read_request,
     round_folder,
@@ -243,7 +244,7 @@ def _scan(
 def _answer(raw: RawFolder, folder: Path, identifier: str, told: Sequence[Event], damaged: Damaged) -> Answer | None:
     """The answer that lies in the round's folder, else what the ledger says of one."""
     path = answer_paths(folder, identifier, raw.file_ending)[1]
-    if path.is_file():
+    if is_answer(path):
         answer = damaged.read(path, read_answer, path)
         if answer is not None:
             return answer
