@@ -1,8 +1,11 @@
-"""A data set is found by ID, name or path, wherever a command is run."""
+"""A data set is found by ID, name or path, wherever a command is run; an image file holds one channel."""
 
+import numpy as np
 import pytest
 import raw_data
+import SimpleITK as sitk
 
+from nnunet_gmabs import cli
 from nnunet_gmabs.annotation.raw_folder import find_raw_folder
 from nnunet_gmabs.errors import InputError
 
@@ -46,3 +49,18 @@ def test_a_name_that_is_not_in_nnunet_raw_may_be_a_folder_here(nnunet_folders, t
 def test_a_name_that_is_nowhere_is_refused(data_set):
     with pytest.raises(InputError, match=r"Dataset005_Other: no folder Dataset005_Other in .*which data set"):
         find_raw_folder("Dataset005_Other")
+
+
+@pytest.mark.parametrize("command", [["prepare", "-np", "1"], ["ask", "--scans", "1"]])
+def test_all_channels_in_one_file_are_refused_with_their_shape_and_the_cure(data_set, capsys, command):
+    raw_data.write_dataset_json(data_set, raw_data.SPARSE_LABELS, ("T1", "T2"), scans=2)
+    raw_data.write_labels(data_set, 0)
+    for number in range(2):
+        both = np.stack([raw_data.scan_image(number), raw_data.scan_image(number) + 5])
+        path = data_set / "imagesTr" / f"{raw_data.name(number)}_0000.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(both, isVector=False), str(path))
+    assert cli.main([*command, "-d", "4"]) == 2
+    said = capsys.readouterr().err
+    assert "_0000.nii.gz: has 4 axes, as if all channels of shape (1" in said
+    assert "were in it; write each channel to a file of its own, ..._0000.nii.gz, ..._0001.nii.gz" in said

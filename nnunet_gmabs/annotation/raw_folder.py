@@ -64,6 +64,23 @@ def raw_root() -> Path:
     return Path(value)
 
 
+def require_one_channel(path: Path, shape: tuple[int, ...], properties: dict[str, Any]) -> None:
+    """Raise InputError for an image file of four axes: nnU-Net reads it, but cannot write labels for it.
+
+    Args:
+        path: the file.
+        shape: (channels, X, Y, Z) as read.
+        properties: nnU-Net's.
+    """
+    ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    axes = len(properties.get("sitk_stuff", {}).get("origin", ()))
+    if axes > 3:
+        raise InputError(
+            f"{path}: has {axes} axes, as if all channels of shape {tuple(shape[1:])} were in it; write each channel "
+            f"to a file of its own, ..._0000{ending}, ..._0001{ending}"
+        )
+
+
 class RawFolder:
     """One data set in nnU-Net's raw format.
 
@@ -131,9 +148,11 @@ class RawFolder:
         if not paths:
             raise InputError(f"{self.folder / 'imagesTr'}: holds no scan {identifier}")
         try:
-            return self._reader_writer.read_images([str(path) for path in paths])
+            image, properties = self._reader_writer.read_images([str(path) for path in paths])
         except Exception as error:  # every image library has its own exceptions for a broken file
             raise InputError(f"{paths[0]}: cannot be read ({str(error).strip().splitlines()[-1]})") from error
+        require_one_channel(paths[0], image.shape, properties)
+        return image, properties
 
     def read_labels(self, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         """The labels of one file and what is needed to write them back.

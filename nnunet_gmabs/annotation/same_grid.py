@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_gmabs.annotation.raw_folder import require_one_channel
 from nnunet_gmabs.errors import InputError
 
 
@@ -18,7 +19,8 @@ def check_same_grid(
     reference_shape: tuple[int, ...],
     reference_geometry: dict[str, Any],
 ) -> None:
-    """Raise InputError unless both files have the same shape, spacing, origin and direction."""
+    """Raise InputError unless both files have the same shape, spacing, origin and direction, and three axes."""
+    require_one_channel(reference, reference_shape, reference_geometry)
     if tuple(shape[1:]) != tuple(reference_shape[1:]):
         raise InputError(
             f"{path}: has shape {tuple(shape[1:])}, but {reference} has {tuple(reference_shape[1:])}; "

@@ -26,7 +26,7 @@ class Case:
 
     Attributes:
         identifier: nnU-Net's name of the scan.
-        image_files: one file for each channel, in order (one file may hold all channels).
+        image_files: one file for each channel, in order (of an RGB picture one holds all).
         label_file: where the labels are, or would be.
         label_sha256: hash of that file, None where it does not exist.
         made: whether `gmabs prepare` made the label file, and nobody has changed it since.
