@@ -243,3 +243,19 @@ def test_a_failure_on_the_way_leaves_everything_as_it_was(data_set, monkeypatch)
 
     assert raw_data.snapshot(data_set / "labelsTr") == before
     assert "ignore" not in RawFolder(data_set).labels
+
+
+@pytest.mark.parametrize("number", ["010", "1e3", "0x1F", "yes", "2020-01-02", "1_000", "null"])
+def test_scans_are_called_as_they_are_written_whatever_yaml_makes_of_it(tmp_path, number):
+    path = tmp_path / "planes.yaml"
+    path.write_text(f"{number}: [[0, 6], [1, 08]]\n{number}_b: all\n'{number}_c': [[2, 9]]\n")
+    planes = read_plane_list(path)
+    assert planes == {number: [[0, 6], [1, 8]], f"{number}_b": "all", f"{number}_c": [[2, 9]]}
+
+
+def test_an_index_is_a_number_in_decimal_digits(tmp_path):
+    path = tmp_path / "planes.yaml"
+    for index in ("-1", "0x1F", "1.0", "true", "six", "[6]", "1_0"):
+        path.write_text(f"scan: [[0, {index}]]\n")
+        with pytest.raises(InputError, match="scan: .* is no list of planes"):
+            read_plane_list(path)

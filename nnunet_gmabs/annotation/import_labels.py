@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -68,22 +69,27 @@ def read_plane_list(path: Path) -> PlaneList:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        # JSON is YAML. All words are text at first: to YAML a scan called 010 would be the number 8
+        content = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; to have the planes found, say --planes auto") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: neither YAML nor JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold one entry for each scan, such as  scan_1: [[0, 20], [1, 31], [2, 18]]")
+    found: dict[str, Any] = {}
     for identifier, planes in content.items():
         if planes in (ALL, AUTO):
-            continue
-        if not isinstance(planes, list) or not all(_is_plane(plane) for plane in planes):
+            found[identifier] = planes
+        elif isinstance(planes, list) and all(_is_plane(plane) for plane in planes):
+            found[identifier] = [[int(axis), int(index)] for axis, index in planes]
+        else:
+            written = json.dumps(planes).replace('"', "") or "nothing"
             raise InputError(
-                f"{path}: {identifier}: {json.dumps(planes, default=str)} is no list of planes; write it as "
-                "[[axis, index], ...] with axis 0, 1 or 2, or as all"
+                f"{path}: {identifier}: {written} is no list of planes; write it as [[axis, index], ...] with axis 0, "
+                "1 or 2, or as all"
             )
-    return {str(identifier): planes for identifier, planes in content.items()}
+    return found
 
 
 def plan_import(
@@ -187,11 +193,12 @@ def apply_import(raw: RawFolder, plan: ImportPlan, progress: Callable[[list], It
 
 
 def _is_plane(value: object) -> bool:
+    """Whether a list as it is written is one of axis and index."""
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(type(v) is int and v >= 0 for v in value)
-        and value[0] in (0, 1, 2)
+        and all(isinstance(v, str) and re.fullmatch(r"[0-9]+", v) for v in value)
+        and int(value[0]) in (0, 1, 2)
     )
 
 
