@@ -48,7 +48,8 @@ def _check_length(path: Path) -> None:
     import nibabel
 
     try:
-        voxels: Any = nibabel.load(path).dataobj
+        image: Any = nibabel.load(path)
+        voxels = image.dataobj
         needed = voxels.offset + int(np.prod(voxels.shape, dtype=np.int64)) * voxels.dtype.itemsize
     except Exception:  # the reader that comes next says what is wrong with it
         return

@@ -109,7 +109,7 @@ def apply_changes(raw: RawFolder, changes: RawChanges, rollback: Rollback, worke
         return {}
     for folder in (raw.folder / MADE_LABELS.parent, raw.folder / "labelsTr"):
         rollback.make_folder(folder)
-    with changing(raw.folder):  # `gmabs merge` waits for us, and we for it
+    with changing(raw.folder):  # `gmabs merge` does not begin meanwhile, nor do we beside it
         return _apply(raw, changes, rollback, workers)
 
 
