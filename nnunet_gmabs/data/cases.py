@@ -203,10 +203,14 @@ def _names(folder: Path, file_ending: str) -> list[str]:
         stem, other = name[: -len(ending)], name[-len(ending) :]
         if stem in names:
             raise InputError(f"{folder / name}: the same scan is there as {stem}{file_ending}; remove one")
-        cure = "rename it" if other.lower() == file_ending.lower() else "convert or remove it"
+        if other.lower() == file_ending.lower():
+            raise InputError(
+                f"{folder / name}: ends with {other}, but file_ending in dataset.json is {file_ending}, "
+                "so nnU-Net would overlook it; rename it"
+            )
         raise InputError(
             f"{folder / name}: ends with {other}, but file_ending in dataset.json is {file_ending}, "
-            f"so nnU-Net would overlook it; {cure}"
+            "so nnU-Net would overlook it; convert or remove it"
         )
     _refuse_twins(folder, names, "file")
     return names
