@@ -174,6 +174,15 @@ def test_cpu_plans_share_the_data_of_the_full_plans(prepared):
     assert not list(pre.glob("nnUNetPlansCPU_*"))
 
 
+def test_a_second_run_says_that_small_plans_are_kept_and_how_they_are_made_anew(prepared):
+    _, pre = prepared
+    before, said = (pre / "nnUNetPlansCPU.json").read_bytes(), []
+    run(said.append, cpu=True, cpu_seconds=5.0)
+    assert (pre / "nnUNetPlansCPU.json").read_bytes() == before
+    line = f"kept: {pre / 'nnUNetPlansCPU.json'}, so --cpu-seconds changes nothing (--replan makes all plans again)"
+    assert said.count(line) == 1
+
+
 def test_fewer_than_five_labelled_scans_train_and_validate_on_all_of_them_and_this_is_said(prepared_once):
     root, _, _, said = prepared_once
     folds = json.loads((root / "nnUNet_preprocessed" / DATASET / "splits_final.json").read_text())

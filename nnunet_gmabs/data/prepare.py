@@ -243,6 +243,9 @@ class _Preparation:
                 with planning.planner_environment():
                     make_cpu_plans(self.pre, plans[0], options.cpu_seconds)
                 self.say(f"planned for a CPU: {self.plans_file(CPU_PLANS)}")
+            elif options.cpu:
+                kept = f"kept: {self.plans_file(CPU_PLANS)}, so --cpu-seconds changes nothing"
+                self.say(f"{kept} (--replan makes all plans again)")
             plans.append(planning.load_plans(self.pre, CPU_PLANS))
         return plans
 
