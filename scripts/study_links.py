@@ -63,7 +63,8 @@ def build(work: Path, cell: str) -> Any:
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    threads = os.environ.get("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    torch.set_num_threads(int(threads.split(",")[0]))  # may list threads of nested regions
     checkpoint = next((work / "results" / cell).glob("*/*/fold_0/checkpoint_final.pth"))
     dataset, model = checkpoint.parts[-4], checkpoint.parts[-3].split("__")
     trainer = get_trainer_from_args(dataset, model[2], 0, TRAINER, model[1], device=torch.device("cpu"))

@@ -337,23 +337,28 @@ def test_a_wrong_clock_hides_no_change(seconds, prepared):
     assert run().folders[FOLDER].built == [name(1)]
 
 
-def test_a_killed_run_goes_on_where_it_stopped(prepared, monkeypatch):
-    raw, pre = prepared
-    for number in range(6):
-        write_scan(raw, number, scale=3.0)
-    original = preprocess._make_files
-    done = []
+def interrupted_after(number, run, monkeypatch):
+    """Call run(), interrupted once so many scans are built; these scans."""
+    original, done = preprocess._make_files, []
 
-    def make_two(job, staging):
-        if len(done) == 2:
+    def make(job, staging):
+        if len(done) == number:
             raise KeyboardInterrupt
         done.append(job.case.identifier)
         return original(job, staging)
 
     with monkeypatch.context() as patch:
-        patch.setattr(preprocess, "_make_files", make_two)
+        patch.setattr(preprocess, "_make_files", make)
         with pytest.raises(KeyboardInterrupt):
             run()
+    return done
+
+
+def test_a_killed_run_goes_on_where_it_stopped(prepared, monkeypatch):
+    raw, pre = prepared
+    for number in range(6):
+        write_scan(raw, number, scale=3.0)
+    done = interrupted_after(2, run, monkeypatch)
     assert run().folders[FOLDER].built == sorted({name(n) for n in range(6)} - set(done))
     assert not list((pre / f"{FOLDER}_gmabs").glob("staging*"))
 
@@ -399,18 +404,7 @@ def test_without_names_a_killed_first_run_makes_all_that_it_wanted(prepared, mon
     _, pre = prepared
     for path in pre.glob("nnUNetPlans_*"):
         shutil.rmtree(path)
-    original, done = preprocess._make_files, []
-
-    def make_one(job, staging):
-        if done:
-            raise KeyboardInterrupt
-        done.append(job.case.identifier)
-        return original(job, staging)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(preprocess, "_make_files", make_one)
-        with pytest.raises(KeyboardInterrupt):
-            run(configurations=())
+    interrupted_after(1, lambda: run(configurations=()), monkeypatch)
     result = run(configurations=())
     assert [len(folder.built) for folder in result.folders.values()] == [5, 6]
 
