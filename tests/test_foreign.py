@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import raw_data
 import SimpleITK as sitk
-from asked import PLANES, ask, drawn, labels_of, make_raw, truth
+from asked import PLANES, answer, ask, drawn, labels_of, make_raw, truth
 
 from nnunet_gmabs.annotation.exchange import class_colours, slicer_colours
 from nnunet_gmabs.annotation.foreign import read_foreign
 from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder
-from nnunet_gmabs.annotation.sources import source_of
+from nnunet_gmabs.annotation.sources import source_of, waiting_sources
 from nnunet_gmabs.errors import InputError
 
 SCAN = "scan_01"
@@ -203,6 +203,38 @@ def test_a_reader_that_turns_axes_gets_labels_in_its_own_order(tmp_path):
     assert found.labels.shape == image.shape[1:]
     raw.write_labels(found.labels, tmp_path / "c.nii.gz", found.properties)
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "c.nii.gz"))), truth(SCAN))
+
+
+def test_images_of_two_axes_are_asked_for_and_answers_merged_as_flat_as_they_are(tmp_path):
+    folder = tmp_path / "Dataset002_Flat"
+    raw_data.write_dataset_json(folder, raw_data.SPARSE_LABELS, scans=2)
+    (folder / "imagesTr").mkdir()
+    image = sitk.GetImageFromArray(raw_data.scan_image(0)[5])
+    image.SetSpacing((1.1, 1.05))
+    image.SetOrigin((10.0, -20.0))
+    for number in range(2):
+        sitk.WriteImage(image, str(folder / f"imagesTr/{raw_data.name(number)}_0000.nii.gz"))
+    raw = RawFolder(folder)
+    ask(raw, {name: [(0, 0)] for name in raw.scans()})
+    how_to = folder / "gmabs/requests/round_000/for_editors/scan_00/HOW_TO.txt"
+    assert "  - the whole image; nnU-Net axis 0 index 0\n" in how_to.read_text()
+    dense = raw_data.scan_labels(0)[5:6]
+    answer(raw, 0, "scan_00", [(0, 0)], labels=dense)
+    drawn_elsewhere = sitk.JoinSeries(sitk.GetImageFromArray(dense[0]))  # programs for volumes save one slice
+    drawn_elsewhere.SetSpacing((1.1, 1.05, 1.0))
+    drawn_elsewhere.SetOrigin((10.0, -20.0, 0.0))
+    path = written(drawn_elsewhere, tmp_path / "scan_01_labels.nrrd")
+    merge(raw, lambda: [*waiting_sources(raw), source_of(raw, path, "all")])
+    for name in raw.scans():
+        assert np.array_equal(labels_of(raw, name), dense)
+        assert sitk.ReadImage(str(raw.label_path(name))).GetDimension() == 2
+    assert merge(raw, lambda: [source_of(raw, path, "all")])[0].labels is None, "on the grid of the image"
+
+
+def test_a_flat_file_is_no_slice_of_a_scan(raw, tmp_path):
+    path = written(image_of(raw, truth(SCAN))[:, :, 0], tmp_path / f"{SCAN}.nrrd")
+    with pytest.raises(InputError, match="has 2 axes; labels of a scan of three have three"):
+        read_foreign(raw, SCAN, path)
 
 
 def test_the_folder_for_editors(raw):

@@ -159,9 +159,11 @@ def describe_plane(image: SimpleITK.Image, plane: RequestedPlane) -> str:
     """Where a plane is, in the words of the editors.
 
     Args:
-        image: the scan; its axes x, y, z are nnU-Net's 2, 1, 0.
+        image: the scan; its axes x, y, z are nnU-Net's 2, 1, 0. One of two axes is one plane.
         plane: on its grid.
     """
+    if image.GetDimension() == 2:
+        return f"the whole image; nnU-Net axis {plane.axis} index {plane.index_orig}"
     x_y_z = 2 - plane.axis
     index = [(n - 1) // 2 for n in image.GetSize()]
     index[x_y_z] = plane.index_orig

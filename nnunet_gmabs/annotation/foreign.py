@@ -80,6 +80,7 @@ def class_values(image: Any, raw: RawFolder) -> tuple[np.ndarray, list[str]]:
 
     stored = sitk.GetArrayFromImage(image)
     layers = stored if image.GetNumberOfComponentsPerPixel() > 1 else stored[..., None]
+    layers = layers[None] if image.GetDimension() == 2 else layers
     if layers.ndim != 4:
         raise InputError(f"has shape {stored.shape}; labels of a scan have three axes")
     integers = layers.astype(np.int32)
@@ -174,6 +175,8 @@ def _in_readers_order(raw: RawFolder, values: np.ndarray, reference: Grid) -> tu
     image.SetSpacing(reference.spacing.tolist())
     image.SetOrigin(reference.origin.tolist())
     image.SetDirection(reference.direction.ravel().tolist())
+    if reference.axes == 2:
+        image = image[:, :, 0]  # labels get as many axes as the image, or nnU-Net sees two spacings
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"labels{raw.file_ending}"
         sitk.WriteImage(image, str(path), False)

@@ -18,29 +18,29 @@ CURE = "export it again on the grid of the image (3D Slicer: choose the image as
 
 @dataclass(frozen=True)
 class Grid:
-    """Size in voxels, spacing in mm, origin in mm (x, y, z), and direction (columns are the axes)."""
+    """Size in voxels, spacing in mm, origin in mm (x, y, z), and direction (columns are the axes).
+
+    A file of two axes is one slice, as programs for volumes read it; axes tells the two apart.
+    """
 
     size: np.ndarray
     spacing: np.ndarray
     origin: np.ndarray
     direction: np.ndarray
+    axes: int = 3
 
     @staticmethod
     def of(image: Any) -> Grid:
-        """Of a SimpleITK image, or of a reader that has read a file's header; only the first three axes.
-
-        Raises:
-            InputError: if there are fewer than three.
-        """
-        dimension = image.GetDimension()
-        if dimension < 3:
-            raise InputError(f"has {dimension} axes; labels of a scan have three")
-        direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
+        """Of a SimpleITK image, or of a reader that has read a file's header; only the first three axes."""
+        axes = min(image.GetDimension(), 3)
+        direction = np.eye(3)
+        direction[:axes, :axes] = np.array(image.GetDirection()).reshape([image.GetDimension()] * 2)[:axes, :axes]
         return Grid(
-            np.array(image.GetSize()[:3]),
-            np.array(image.GetSpacing()[:3]),
-            np.array(image.GetOrigin()[:3]),
+            np.array([*image.GetSize(), 1][:3]),
+            np.array([*image.GetSpacing(), 1.0][:3]),
+            np.array([*image.GetOrigin(), 0.0][:3]),
             direction,
+            axes,
         )
 
 
@@ -62,8 +62,10 @@ def offset_on(grid: Grid, reference: Grid) -> tuple[int, int, int]:
 
     Raises:
         InputError: if the axes run another way, voxels have another size or lie between those of the reference, the
-            grid is as large as the reference but moved, or reaches outside of it.
+            grid is as large as the reference but moved, or reaches outside of it; or if only the reference has three.
     """
+    if grid.axes < reference.axes:
+        raise InputError(f"has {grid.axes} axes; labels of a scan of three have three")
     smallest = reference.spacing.min()
     if np.abs(grid.spacing - reference.spacing).max() > 1e-3 * smallest:
         raise InputError(f"voxels of {_mm(grid.spacing)}, the image has {_mm(reference.spacing)}; {CURE}")
