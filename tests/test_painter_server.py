@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import painter_tools as tools
@@ -12,9 +13,10 @@ import pytest
 import raw_data
 import SimpleITK as sitk
 
-from nnunet_gmabs.annotation.painter import drafts
+from nnunet_gmabs.annotation.painter import claims, drafts
 from nnunet_gmabs.annotation.painter.describe import classes
 from nnunet_gmabs.annotation.painter.painter import Painter
+from nnunet_gmabs.annotation.painter.refused import RefusedError
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import arrived_answers, round_folder
 from nnunet_gmabs.cli import main
@@ -295,6 +297,25 @@ def test_painting_holds_the_claim_even_when_it_had_expired(raw):
     painter.claims.give_back(NAME)
     painter.add_seconds(NAME, 1)
     assert painter.claims.holder(NAME)[0] == "anna"
+
+
+def test_who_comes_back_late_paints_no_scan_that_somebody_else_has_finished(raw):
+    anna, bert = Painter(raw, 0, "anna"), Painter(raw, 0, "bert")
+    anna.open(NAME)
+    picture = anna.picture_of_draft(NAME, AXIAL)
+    anna.save(NAME, AXIAL, picture, 0, "brush")
+    bert.claims.clock = lambda: time.time() + 2 * claims.LASTS_S  # anna's claim has expired
+    bert.open(NAME)
+    bert.set_done(NAME, AXIAL, True, 0)
+    bert.finish(NAME)
+    for change in (
+        lambda: anna.save(NAME, AXIAL, picture + 1, 1, "brush"),
+        lambda: anna.step(NAME, AXIAL, -1, 1),
+        lambda: anna.set_done(NAME, AXIAL, True, 1),
+    ):
+        with pytest.raises(RefusedError, match=f"{NAME} was finished by bert; choose another"):
+            change()
+    assert anna.state_of(NAME)[:2] == ("finished", "bert") and anna.states(NAME)[0].version == 1
 
 
 # The generalist

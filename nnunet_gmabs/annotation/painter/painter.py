@@ -115,7 +115,7 @@ class Painter:
         return [PlaneDraft(folder, (0, 0)).state for folder in folders]
 
     def open(self, identifier: str) -> None:
-        """Claim a scan.
+        """Claim a scan, or go on holding it; before every change, since a claim may have expired meanwhile.
 
         Raises:
             RefusedError: if somebody else paints it or has finished it.
@@ -133,20 +133,20 @@ class Painter:
         if unknown:
             raise RefusedError(422, f"label values {sorted(unknown)} are not in dataset.json")
         with self._one_change:
-            self.claims.take(identifier)
+            self.open(identifier)
             view = self.scan(identifier).views[plane[0]]
             return draft.save(view.from_screen(picture), base, action)
 
     def step(self, identifier: str, plane: Plane, by: int, base: int) -> State:
         """Undo or redo; see PlaneDraft.step."""
         with self._one_change:
-            self.claims.take(identifier)
+            self.open(identifier)
             return self.draft(identifier, plane).step(by, base)
 
     def set_done(self, identifier: str, plane: Plane, done: bool, base: int) -> State:
         """Declare a plane painted completely, or take that back; see PlaneDraft.set_done."""
         with self._one_change:
-            self.claims.take(identifier)
+            self.open(identifier)
             return self.draft(identifier, plane).set_done(done, base)
 
     def picture_of_draft(self, identifier: str, plane: Plane) -> np.ndarray:
