@@ -10,6 +10,7 @@ from nnunet_gmabs.annotation.painter.claims import LASTS_S, Claims
 from nnunet_gmabs.annotation.painter.compose import NOTHING, Painted, compose, crossing_values
 from nnunet_gmabs.annotation.painter.drafts import PlaneDraft
 from nnunet_gmabs.annotation.painter.refused import RefusedError
+from nnunet_gmabs.errors import InputError
 
 SHAPE = (5, 6)
 IGNORE = 3
@@ -95,6 +96,16 @@ def test_a_kill_between_mask_and_state_leaves_the_old_state(draft, monkeypatch):
     assert np.array_equal(draft.mask(), FIRST)
     draft.save(THIRD, 1, "brush")
     assert np.array_equal(draft.mask(), THIRD)
+
+
+def test_a_painting_of_an_image_that_was_replaced_is_named_and_not_shown_skewed(draft):
+    draft.save(FIRST, 0, "brush")
+    with pytest.raises(InputError) as error:
+        PlaneDraft(draft.folder, SHAPE[::-1]).mask()
+    assert str(error.value).startswith(
+        f"{draft.folder / '000001.npz'}: a painting of 5 x 6 pixels, but the plane has 6 x 5; was the image exported "
+    )
+    assert f"move {draft.folder} away" in str(error.value)
 
 
 def test_history_is_bounded(draft, monkeypatch):

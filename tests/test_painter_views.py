@@ -175,5 +175,5 @@ def test_values_that_are_not_finite_and_constant_scans_are_shown_as_black():
 
 def test_a_request_for_another_grid_is_refused(tmp_path):
     raw = tools.make_round(tmp_path, planes=[(0, 12)])  # scan_00 has 12 planes on this axis
-    with pytest.raises(InputError, match="exported again"):
+    with pytest.raises(InputError, match=r"exported again after round 0\? Put the old image back, or .*round_000 away"):
         Painter(raw, 0, "anna").scan(tools.NAME)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_gmabs.annotation.painter.refused import RefusedError
+from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically, write_json
 
 KEPT = 200  # earlier states for undo; a state of a 512 x 512 plane takes some kilobytes
@@ -75,12 +76,23 @@ class PlaneDraft:
             return State()
 
     def mask(self, version: int | None = None) -> np.ndarray:
-        """The painting, by default the current one; uint8, 0 where nothing is painted."""
+        """The painting, by default the current one; uint8, 0 where nothing is painted.
+
+        Raises:
+            InputError: if it is of a plane of another shape.
+        """
         version = self.state.version if version is None else version
         if version == 0:
             return np.zeros(self.shape, np.uint8)
         with np.load(self._path(version)) as content:
-            return content["mask"]
+            mask = content["mask"]
+        if mask.shape != self.shape:
+            raise InputError(
+                f"{self._path(version)}: a painting of {mask.shape[0]} x {mask.shape[1]} pixels, but the plane has "
+                f"{self.shape[0]} x {self.shape[1]}; was the image exported again? Put the old image back, or move "
+                f"{self.folder} away to paint the plane anew"
+            )
+        return mask
 
     def save(self, mask: np.ndarray, base: int, action: str) -> State:
         """Make a mask the current one. What could be redone is forgotten.

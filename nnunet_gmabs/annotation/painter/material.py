@@ -57,14 +57,21 @@ class Material:
                 return scan
         raise RefusedError(404, f"{identifier}: not asked for in round {self.request.round}")
 
+    @property
+    def _cure(self) -> str:
+        number = self.request.round
+        return (
+            f"was the image exported again after round {number}? Put the old image back, or merge what is finished, "
+            f"move {round_folder(self.raw.folder, number)} away and ask again"
+        )
+
     def _read_scan(self, identifier: str) -> Scan:
         self.requested(identifier)
         scan = Scan(self.raw, identifier)
         for plane in self.requested(identifier).planes:
             if plane.index_orig >= scan.shape[plane.axis]:
                 raise InputError(
-                    f"{identifier}: plane {plane.plane} asked for, but the scan has shape {scan.shape}; "
-                    f"was the image exported again after round {self.request.round}?"
+                    f"{identifier}: plane {plane.plane} asked for, but the scan has shape {scan.shape}; {self._cure}"
                 )
         return scan
 
@@ -83,5 +90,5 @@ class Material:
         """Labels of a file on the scan's grid, uint8, with another value in place of the ignore label."""
         labels, _ = self.raw.read_labels(path)
         if labels.shape != self.scan(identifier).shape:
-            raise InputError(f"{path}: shape {labels.shape}, the image has {self.scan(identifier).shape}")
+            raise InputError(f"{path}: shape {labels.shape}, the image has {self.scan(identifier).shape}; {self._cure}")
         return np.where(labels == self.raw.dataset_json_with_ignore()[1], undrawn, labels).astype(np.uint8)
