@@ -134,6 +134,30 @@ def finish(page):
     page.until("document.querySelector('.state.finished')", "the finished scan")
 
 
+def test_a_scan_that_cannot_be_opened_is_told_and_leaves_the_others_alone(raw):
+    raw_data.write_image(raw.images_of(tools.NAME)[0], raw_data.scan_image(1))  # exported again, with another shape
+    server = Server(raw)
+    try:
+        with chromium() as driver:
+            page = Page(driver)
+            driver.get(server.address)
+            page.wait_for_list()
+            page.click(f"button[data-scan={tools.NAME}]")
+            page.until("document.getElementById('dialog').open", "the reason")
+            assert "was the image exported again after round 0?" in page.text("dialog-text")
+            page.click("#dialog-yes")
+            page.open_scan("scan_01")
+            page.keys("[" * 8)
+            page.gesture(line(4, range(3, 9)))
+            time.sleep(4)  # longer than a retry takes
+            page.wait_until_saved()
+            assert page.text("scan-name") == "scan_01" and not page.shown("banner")
+            assert np.array_equal(page.painting(), picture_of(raw, AXIAL, [(line(4, range(3, 9)), LEFT)], "scan_01"))
+            assert Painter(raw, 0, "bert").state_of(tools.NAME)[0] == "free"
+    finally:
+        server.kill()
+
+
 def test_an_open_page_goes_on_with_a_new_server_by_itself(raw):
     server = Server(raw)
     try:

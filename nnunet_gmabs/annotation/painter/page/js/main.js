@@ -25,22 +25,15 @@ async function list() {
 }
 
 async function open(identifier) {
-  let scan;
   try {
-    scan = await api.open(identifier);
+    await load(identifier);
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
+    if (!(error instanceof Refusal) && error.kind !== "server") throw error;
+    await api.release(identifier).catch(() => {}); // what cannot be shown is nobody's
     await list();
     return question(error.message, "All right", "");
   }
-  forgetPictures();
-  const first = Math.max(0, scan.planes.findIndex((p) => !p.done));
-  Object.assign(app, { scan, current: first, offset: 0, channel: 0, prompt: null, showProposal: false });
-  app.windows = scan.channels.map(({ level, width }) => ({ level, width }));
-  if (!app.round.classes.some((c) => c.value === app.value)) app.value = app.round.classes[0].value;
-  history.replaceState(null, "", `#${encodeURIComponent(identifier)}`);
-  document.title = `${identifier} · Painter`;
-  await Promise.all(scan.planes.map(loadPlane));
+  const { scan } = app;
   get("list").hidden = true;
   get("painter").hidden = false;
   buildPanels();
@@ -49,6 +42,18 @@ async function open(identifier) {
   for (const p of scan.planes) await recover(p);
   actions.show();
   get("canvas").focus();
+}
+
+async function load(identifier) {
+  const scan = await api.open(identifier);
+  forgetPictures();
+  const first = Math.max(0, scan.planes.findIndex((p) => !p.done));
+  Object.assign(app, { scan, current: first, offset: 0, channel: 0, prompt: null, showProposal: false });
+  app.windows = scan.channels.map(({ level, width }) => ({ level, width }));
+  if (!app.round.classes.some((c) => c.value === app.value)) app.value = app.round.classes[0].value;
+  history.replaceState(null, "", `#${encodeURIComponent(identifier)}`);
+  document.title = `${identifier} · Painter`;
+  await Promise.all(scan.planes.map(loadPlane));
 }
 
 // Strokes that an earlier page could not save.
@@ -74,8 +79,20 @@ function fitStage() {
   redraw();
 }
 
-// At the start and between scans the server may be away: say so, and try until it is back.
+// At the start and between scans the server may be away: say so, and try until it is back. One thing at a time: a scan
+// that is still waiting must not come over another one.
+let trying = false;
 async function attempt(run) {
+  if (trying) return;
+  trying = true;
+  try {
+    await tryUntilDone(run);
+  } finally {
+    trying = false;
+  }
+}
+
+async function tryUntilDone(run) {
   for (;;) {
     try {
       await run();
