@@ -17,6 +17,7 @@ from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
 from nnunet_gmabs.annotation.requests import Request, RequestedScan, existing_rounds, read_request, request_scan
 from nnunet_gmabs.annotation.rounds import next_round
+from nnunet_gmabs.annotation.sources import Source
 from nnunet_gmabs.data.expert import labelled_identifiers
 from nnunet_gmabs.data.expert_build import write_expert
 from nnunet_gmabs.data.follow import follow_labels
@@ -207,16 +208,28 @@ class AsksExpert(LooksAtScans):
         """A person's answers: merged here, or by `gmabs merge` beside this training."""
         merged: set[str] = set()
         try:
-            arrived = self.expert.poll()
-            if arrived:
-                merge(self.raw, lambda: [answer.source for answer in arrived if answer.source is not None])
-                merged = {answer.identifier for answer in arrived}
+            sources = [answer.source for answer in self.expert.poll() if answer.source is not None]
+            for identifier in sorted({source.identifier for source in sources}):
+                if self.merge_scan(identifier, sources):
+                    merged.add(identifier)
+            if merged:
                 follow_labels(self.raw, sorted(merged))
         except InputError as error:
             self.print_to_log_file(f"WARNING: answers were not taken; they are looked at again later: {error}")
             self.expert = Folder(self.raw)  # reports anew what it has reported
         folder = Path(self.preprocessed_dataset_folder)
         return sorted(merged.union(labelled_identifiers(folder.parent, folder.name, self.scans.unlabelled)))
+
+    def merge_scan(self, identifier: str, sources: list[Source]) -> bool:
+        """Merge what was drawn in one scan: where it contradicts what was drawn before, others need not wait for it."""
+        try:
+            merge(self.raw, lambda: [source for source in sources if source.identifier == identifier])
+            return True
+        except InputError as error:
+            message = f"WARNING: what was drawn in {identifier} was not taken; it is looked at again later: {error}"
+            self.print_to_log_file(message)
+            self.expert = Folder(self.raw)
+            return False
 
     def known_scans(self) -> set[str]:
         """Scans that are preprocessed, so that they can be trained on."""

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 from unittest import mock
 
+import asked as asked_rounds
 import numpy as np
 import pytest
 import raw_data
@@ -302,6 +303,27 @@ def test_an_answer_that_cannot_be_read_does_not_end_the_training(project, tmp_pa
         one.here()
     assert one.final.is_file()
     assert "WARNING: answers were not taken; they are looked at again later: answers/scan_03.json" in one.log()
+
+
+def test_an_answer_that_contradicts_what_was_drawn_keeps_no_other_scan_waiting(project, tmp_path):
+    own = project.copy(tmp_path / "data")
+    raw = RawFolder(own.raw)
+    asked_rounds.ask(raw, {name: raw_data.FIRST_PLANES for name in ("scan_03", "scan_04")})
+    asked_rounds.answer(raw, 0, "scan_03", raw_data.FIRST_PLANES)
+    one = training(own, tmp_path, active={"expert": "person"})
+    trainer = one.build()
+    with mock.patch.dict(os.environ, own.variables()):
+        assert trainer.take_answers() == ["scan_03"]
+        # the expert opens the scan again and corrects it; and finishes the other one
+        corrected = np.where(asked_rounds.drawn("scan_03", raw_data.FIRST_PLANES) == 3, 3, 2)
+        asked_rounds.answer(raw, 0, "scan_03", raw_data.FIRST_PLANES, corrected)
+        asked_rounds.answer(raw, 0, "scan_04", raw_data.FIRST_PLANES)
+        assert trainer.take_answers() == ["scan_04"]
+        assert trainer.take_answers() == []
+    assert {"scan_03", "scan_04"} < set(trainer.scans.labelled)
+    log = one.log()
+    assert log.count("WARNING: what was drawn in scan_03 was not taken; it is looked at again later") == 2
+    assert "answers contradict what was drawn earlier" in log and "scan_04 was not taken" not in log
 
 
 def test_a_question_that_cannot_be_written_does_not_end_the_training(project, tmp_path):
