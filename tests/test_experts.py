@@ -13,6 +13,7 @@ from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.requests import existing_rounds
 from nnunet_gmabs.annotation.rounds import open_planes
 from nnunet_gmabs.annotation.sources import waiting_sources
+from nnunet_gmabs.annotation.unmerge import unmerge
 from nnunet_gmabs.errors import InputError
 
 
@@ -71,6 +72,21 @@ def test_a_person_is_asked_by_a_round_and_answers_are_reported_once(tmp_path):
     answer(raw, 0, "scan_01", PLANES)
     assert [a.planes for a in expert.poll()] == [tuple(PLANES)]
     assert Folder(raw).poll()[0].planes == tuple(PLANES), "a new training sees what is not merged"
+
+
+def test_what_was_taken_back_is_left_to_people_until_it_is_drawn_anew(tmp_path):
+    raw = make_raw(tmp_path)
+    ask(raw, {"scan_01": PLANES, "scan_02": PLANES})
+    answer(raw, 0, "scan_01", PLANES)
+    expert = Folder(raw)  # of a training that goes on
+    merge(raw, lambda: waiting_sources(raw))  # somebody merges beside it, and takes it back
+    unmerge(raw, 0)
+    answer(raw, 0, "scan_02", PLANES)
+    assert [a.identifier for a in expert.poll()] == ["scan_02"]
+    assert [a.identifier for a in Folder(raw).poll()] == ["scan_02"], "nor does a new training merge it again"
+    assert [s.identifier for s in waiting_sources(raw)] == ["scan_01", "scan_02"], "but gmabs merge does"
+    answer(raw, 0, "scan_01", PLANES[:2])
+    assert [a.identifier for a in expert.poll()] == ["scan_01"]
 
 
 def test_rounds_are_numbered_and_what_is_open_is_known(tmp_path):

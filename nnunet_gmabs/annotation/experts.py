@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from nnunet_gmabs.annotation.ledger import read_events
 from nnunet_gmabs.annotation.planes import Plane, keep_planes
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import Request, RequestedScan
@@ -134,11 +135,15 @@ class Folder:
         return write_round(self.raw, request, proposals)
 
     def poll(self) -> list[Arrived]:
-        """Answers that lie in their rounds and are not merged; each is reported once, and again when it changes."""
+        """Answers that lie in their rounds and are not merged; each is reported once, and again when it changes.
+
+        What was merged and taken back is left to people: `gmabs unmerge` would be undone within an epoch.
+        """
         arrived = []
+        merged = {(e["round"], e["scan"], e["hash"]) for e in read_events(self.raw.folder) if e["event"] == "merged"}
         for source in waiting_sources(self.raw):
             key = source.round, source.identifier, source.hash
-            if key not in self._seen:
+            if key not in self._seen | merged:
                 self._seen.add(key)
                 arrived.append(Arrived(source.identifier, source.answer.planes_done, source.path, source))
         return arrived
