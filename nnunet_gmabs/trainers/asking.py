@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from nnunet_gmabs.annotation.ledger import now
 from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
 from nnunet_gmabs.annotation.requests import Request, RequestedScan, existing_rounds, read_request, request_scan
-from nnunet_gmabs.annotation.rounds import next_round
+from nnunet_gmabs.annotation.rounds import next_round, open_planes
 from nnunet_gmabs.annotation.sources import Source
 from nnunet_gmabs.data.expert import labelled_identifiers
 from nnunet_gmabs.data.expert_build import write_expert
@@ -127,11 +128,14 @@ class AsksExpert(LooksAtScans):
         """Choose scans and planes by the strategy, and ask the expert; nothing when the budget is spent."""
         settings, strategy = self.active_settings, self.strategy
         known = {scan["identifier"] for request in self.asked for scan in request["scans"]}
-        candidates = [i for i in self.scans.unlabelled if i not in known]
+        waiting = self.waiting_for_a_person()
+        candidates = [i for i in self.scans.unlabelled if i not in known and i not in waiting]
         spent = sum(len(scan["planes"]) for request in self.asked for scan in request["scans"])
         wanted = min(settings.scans_per_round, len(candidates))
         number = affordable_scans(wanted, settings.planes_per_scan, settings.budget_planes - spent)
         if not number:
+            if waiting and not candidates:
+                self.print_to_log_file(f"nobody is asked: {len(waiting)} scans wait for an answer already")
             return
         rng = np.random.default_rng((*self.entropy, len(self.asked)))
         looks = self.looks(candidates)
@@ -149,6 +153,14 @@ class AsksExpert(LooksAtScans):
         if self.ranks.writes:
             self.put(chosen, proposals, rng)
         self.asked = self.ranks.of_writer(self.asked)
+
+    def waiting_for_a_person(self) -> set[str]:
+        """Scans in which a person was asked already for planes that are not merged, by whomever."""
+        waiting: set[str] = set()
+        if self.ranks.writes and self.active_settings.expert == "person":
+            with contextlib.suppress(InputError):  # put() will say what is damaged
+                waiting = set(open_planes(self.raw))
+        return self.ranks.of_writer(waiting)
 
     def put(self, chosen: list[ChosenScan], proposals: dict[str, np.ndarray], rng: np.random.Generator) -> None:
         """Ask the expert for planes of the chosen scans."""

@@ -326,6 +326,20 @@ def test_an_answer_that_contradicts_what_was_drawn_keeps_no_other_scan_waiting(p
     assert "answers contradict what was drawn earlier" in log and "scan_04 was not taken" not in log
 
 
+def test_a_scan_that_waits_for_an_answer_in_another_round_is_not_asked_for_again(project, tmp_path):
+    own = project.copy(tmp_path / "data")
+    raw = RawFolder(own.raw)
+    asked_rounds.ask(raw, {name: raw_data.FIRST_PLANES for name in ("scan_03", "scan_05", "scan_06")})
+    one = training(own, tmp_path, active={"expert": "person", "strategy": "random", "scans_per_round": 3})
+    trainer = one.build()
+    with mock.patch.dict(os.environ, own.variables()):
+        trainer.ask()
+        assert [scan.identifier for scan in read_request(raw.folder, 1).scans] == ["scan_04"]
+        trainer.ask()
+        assert existing_rounds(raw.folder) == [0, 1]
+    assert "nobody is asked: 4 scans wait for an answer already" in one.log()
+
+
 def test_a_question_that_cannot_be_written_does_not_end_the_training(project, tmp_path):
     one = training(project.copy(tmp_path / "data"), tmp_path, active={"expert": "person"}, num_epochs=2)
     with mock.patch.object(Folder, "ask", side_effect=InputError("somebody else is changing it")):
