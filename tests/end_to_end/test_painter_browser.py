@@ -190,6 +190,31 @@ def test_an_open_page_goes_on_with_a_new_server_by_itself(raw):
         server.kill()
 
 
+def test_what_follows_an_undo_at_once_is_what_the_page_shows_and_the_server_has(raw):
+    server = Server(raw)
+    try:
+        with chromium() as driver:
+            page = Page(driver)
+            driver.get(server.address)
+            page.open_scan(tools.NAME)
+            page.keys("[" * 8)
+            page.gesture(line(4, range(3, 9)))
+            page.gesture(line(6, range(3, 9)))
+            page.wait_until_saved()
+            server.kill()  # so that nothing is answered before the next key
+            page.keys("z", "p", "a")  # undo; the proposal is shown and taken over
+            server = Server(raw, port=server.port)
+            driver.switch_to.new_window("tab")
+            driver.get(server.address)  # lets the browser in again
+            driver.switch_to.window(driver.window_handles[0])
+            page.wait_until_saved()
+            proposal = Painter(raw, 0, "x").picture_of_proposal(tools.NAME, AXIAL)
+            assert np.array_equal(Painter(raw, 0, "anna").picture_of_draft(tools.NAME, AXIAL), proposal)
+            assert np.array_equal(page.painting(), proposal)
+    finally:
+        server.kill()
+
+
 def test_tools_neighbours_and_proposal(raw):
     """Lasso, fill, eraser by Shift; neighbours take no paint; a proposal is accepted only when it is seen."""
     from selenium.webdriver.common.keys import Keys

@@ -48,7 +48,7 @@ async function carryOut(job) {
   if (job.kind === "done") adopt(p, await api.done(job.scan, p, job.done, p.version));
   if (job.kind === "step") {
     const { state, mask } = await api.step(job.scan, p, job.by, p.version);
-    adopt(p, state, mask);
+    adopt(p, state, pendingSaves(p) ? null : mask); // what was done since is newer
   }
 }
 
