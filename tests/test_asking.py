@@ -104,6 +104,15 @@ def test_drawn_planes_are_not_asked_for_again(raw):
     assert len(planes) == 6 and not set(planes) & set(PLANES)
 
 
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_label_file_that_does_not_lie_on_the_image_is_named_before_anybody_paints(raw, drawn):
+    larger = np.full((20, 15, 18), raw_data.IGNORE, np.uint8)  # the image has 12 planes on axis 0
+    larger[19] = 1 if drawn else raw_data.IGNORE
+    raw_data.write_labels(raw.folder, 0, planes=None, labels=larger)
+    with pytest.raises(InputError, match=r"scan_00.nii.gz: has shape \(20, 15, 18\), but .* has \(12, 15, 18\)"):
+        make_request(raw, AskOptions("random", 8, labelled_too=True))
+
+
 @pytest.mark.parametrize("strategy", ["cold-start", "random"])
 def test_images_of_one_slice_are_asked_for_whole(tmp_path, strategy):
     folder = tmp_path / "Dataset002_Flat"

@@ -94,7 +94,7 @@ def plan_merge(
     state: np.ndarray | None = None
     for source in progress(ordered):
         if not merges or merges[-1].identifier != source.identifier:
-            state = _labels_now(raw, source.identifier)
+            state = labels_now(raw, source.identifier)
         planned, state = _plan_source(raw, source, state, on_conflict, extra_planes, conflicts)
         merges.append(planned)
     if conflicts:
@@ -139,8 +139,12 @@ def before_file(raw: RawFolder, number: int, transaction: str, identifier: str) 
     return folder / f"{identifier}{raw.file_ending}"
 
 
-def _labels_now(raw: RawFolder, identifier: str) -> np.ndarray | None:
-    """Labels drawn so far, on the grid of the image; None where there is no label file."""
+def labels_now(raw: RawFolder, identifier: str) -> np.ndarray | None:
+    """Labels drawn so far, on the grid of the image; None where there is no label file.
+
+    Raises:
+        InputError: if the file lies on another grid.
+    """
     path = raw.label_path(identifier)
     if not path.is_file():
         return None

@@ -14,6 +14,7 @@ from nnunet_gmabs.active.planes import INFORMATION, body_mask, choose_planes
 from nnunet_gmabs.active.scores import disagreement, most_uncertain_region, normalised_entropy, uncertain_fraction
 from nnunet_gmabs.active.select import STRATEGIES, ChosenScan, Strategy, affordable_scans, select_scans
 from nnunet_gmabs.annotation.ledger import now
+from nnunet_gmabs.annotation.merge import labels_now
 from nnunet_gmabs.annotation.planes import Plane, drawn_planes
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import Request, RequestedScan, request_scan
@@ -282,6 +283,7 @@ def _ask_in(
 ) -> RequestedScan:
     """The planes of one chosen scan."""
     strategy = STRATEGIES[options.strategy]
+    labels_now(raw, scan.identifier)  # what does not lie on the image would be refused when the answer is merged
     image, properties = look.read(scan.identifier)
     shape = image.shape[1:]
     how = options.how or strategy.planes
