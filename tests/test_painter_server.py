@@ -13,12 +13,14 @@ import pytest
 import raw_data
 import SimpleITK as sitk
 
-from nnunet_gmabs.annotation.painter import claims, drafts
+from nnunet_gmabs.annotation.merge import merge
+from nnunet_gmabs.annotation.painter import claims, compose, drafts
 from nnunet_gmabs.annotation.painter.describe import classes
 from nnunet_gmabs.annotation.painter.painter import Painter
 from nnunet_gmabs.annotation.painter.refused import RefusedError
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import arrived_answers, round_folder
+from nnunet_gmabs.annotation.sources import waiting_sources
 from nnunet_gmabs.cli import main
 from nnunet_gmabs.errors import InputError
 
@@ -209,6 +211,19 @@ def test_crossings_show_other_planes_and_earlier_rounds(tmp_path):
         client.save((1, 7), np.full(shape_of(client, (1, 7)), 2), 0)
         known[7] = 2
         assert np.array_equal(client.picture((0, 5), "crossings"), view.to_screen(known))
+
+
+def test_a_merged_plane_that_is_corrected_does_not_disagree_with_itself(raw):
+    painter = Painter(raw, 0, "anna")
+    painter.set_done(NAME, AXIAL, True, 0)
+    painter.finish(NAME)
+    merge(raw, lambda: waiting_sources(raw))
+    again = Painter(raw, 0, "anna")
+    again.set_done(NAME, AXIAL, False, 0)
+    again.save(NAME, AXIAL, np.ones_like(again.picture_of_draft(NAME, AXIAL)), 0, "brush")
+    assert (again.picture_of_crossings(NAME, AXIAL) == compose.NOTHING).all(), "no other plane says anything"
+    row = again.picture_of_crossings(NAME, CORONAL)
+    assert (row != compose.NOTHING).sum() == raw_data.scan_shape(0)[2] and set(np.unique(row)) == {1, compose.NOTHING}
 
 
 def test_the_proposal_is_shown_and_its_acceptance_recorded(client, raw):

@@ -62,12 +62,15 @@ def crossing_values(
         plane: the plane to look at; it is passed over among the others.
         shape: of the scan.
         others: painted planes of any axis, in the order in which they were last edited.
-        known: (X, Y, Z) uint8, what earlier rounds have drawn, NOTHING elsewhere.
+        known: (X, Y, Z) uint8, what is drawn already, NOTHING elsewhere. A plane that is drawn as a whole was merged
+            and is being corrected: what stands there is no other plane's.
     """
     axis, index = plane
     left = [a for a in range(3) if a != axis]
     nothing = np.full([shape[a] for a in left], NOTHING, np.uint8)
     values = nothing if known is None else known[plane_index(plane)].copy()
+    if (values != NOTHING).all():
+        values = nothing
     for other in others:
         other_axis, other_index = other.plane
         if other_axis == axis:
