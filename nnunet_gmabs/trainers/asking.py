@@ -13,6 +13,7 @@ import numpy as np
 from nnunet_gmabs.active.planes import body_mask, choose_planes
 from nnunet_gmabs.active.select import ChosenScan, affordable_scans, select_scans
 from nnunet_gmabs.annotation.experts import Arrived, Expert, Folder, Simulated
+from nnunet_gmabs.annotation.journal import require_writable
 from nnunet_gmabs.annotation.ledger import now
 from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
@@ -39,7 +40,7 @@ class AsksExpert(LooksAtScans):
     """
 
     def initialize(self) -> None:
-        """Also find the expert: without one the training stops here."""
+        """Also find the expert: without one, or where nobody can be asked, the training stops here."""
         self.asked: list[dict[str, Any]] = []
         self.answered: list[str] = []
         self.unlabelled_before: list[str] = []  # when the checkpoint was written that this run continues
@@ -47,6 +48,8 @@ class AsksExpert(LooksAtScans):
         self.raw = RawFolder(find_raw_folder(self.plans_manager.dataset_name))
         self.first_round = next_round(self.raw)  # that this training may ask
         simulated = self.active_settings.expert == "simulated"
+        if self.ranks.writes and not simulated:
+            require_writable(self.raw.folder)
         self.expert: Expert = Simulated(self.raw, self.answers) if simulated else Folder(self.raw)
         super().initialize()
 
@@ -158,7 +161,7 @@ class AsksExpert(LooksAtScans):
         """Scans in which a person was asked already for planes that are not merged, by whomever."""
         waiting: set[str] = set()
         if self.ranks.writes and self.active_settings.expert == "person":
-            with contextlib.suppress(InputError):  # put() will say what is damaged
+            with contextlib.suppress(InputError, OSError):  # put() will say what is damaged
                 waiting = set(open_planes(self.raw))
         return self.ranks.of_writer(waiting)
 
@@ -169,7 +172,7 @@ class AsksExpert(LooksAtScans):
         request = Request(len(self.asked), now(), settings.strategy, self.config.seed, scans, str(self.output_folder))
         try:
             request = self.expert.ask(request, proposals if strategy.needs_model else None)
-        except InputError as error:
+        except (InputError, OSError) as error:
             if settings.expert == "simulated":
                 raise
             self.print_to_log_file(f"WARNING: nobody was asked; the next round asks again: {error}")
@@ -226,7 +229,7 @@ class AsksExpert(LooksAtScans):
                     merged.add(identifier)
             if merged:
                 follow_labels(self.raw, sorted(merged))
-        except InputError as error:
+        except (InputError, OSError) as error:  # such as a network disk that is away for a moment
             self.print_to_log_file(f"WARNING: answers were not taken; they are looked at again later: {error}")
             self.expert = Folder(self.raw)  # reports anew what it has reported
         folder = Path(self.preprocessed_dataset_folder)

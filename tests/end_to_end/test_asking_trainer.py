@@ -1,5 +1,6 @@
 """A training that asks: a simulated expert at once, a person some day; nothing is lost by a kill."""
 
+import errno
 import json
 import os
 import shutil
@@ -303,6 +304,22 @@ def test_an_answer_that_cannot_be_read_does_not_end_the_training(project, tmp_pa
         one.here()
     assert one.final.is_file()
     assert "WARNING: answers were not taken; they are looked at again later: answers/scan_03.json" in one.log()
+
+
+def test_a_disk_that_says_no_is_told_before_the_training_and_does_not_end_it_later(project, tmp_path):
+    own = project.copy(tmp_path / "data")
+    one = training(own, tmp_path, active={"expert": "person", "strategy": "random"})
+    read_only = mock.patch.object(os, "access", lambda path, mode: not (mode & os.W_OK and own.raw in path.parents))
+    (own.raw / "gmabs").mkdir(exist_ok=True)
+    with read_only, pytest.raises(InputError, match="gmabs: may not be written to; allow it"):
+        one.build()
+    trainer = one.build()
+    full = OSError(errno.ENOSPC, "No space left on device", "request.json")
+    with mock.patch.object(Folder, "ask", side_effect=full), mock.patch.object(Folder, "poll", side_effect=full):
+        trainer.ask()
+        assert trainer.take_answers() == []
+    log = one.log()
+    assert "WARNING: nobody was asked" in log and "WARNING: answers were not taken" in log
 
 
 def test_an_answer_that_contradicts_what_was_drawn_keeps_no_other_scan_waiting(project, tmp_path):
