@@ -18,7 +18,10 @@ from nnunet_gmabs.errors import InputError
 ENVIRONMENT_VARIABLE = "nnUNet_gmabs_config"
 DATASET_FILE = "gmabs.yaml"
 # between the runs of one training
-MAY_CHANGE = ("num_epochs", "save_every", "generalist.cache_gib", "generalist.accept_hours")
+MAY_CHANGE = (
+    *("num_epochs", "save_every"),
+    *("generalist.slices_at_once", "generalist.cache_gib", "generalist.accept_hours"),
+)
 
 
 def resolve(base: GMABSConfig, dataset_folder: str | os.PathLike | None) -> tuple[GMABSConfig, list[str]]:
@@ -157,8 +160,9 @@ def refuse_other_settings(
 ) -> list[str]:
     """Names of the settings that a checkpoint does not know yet, in a training that may go on.
 
-    num_epochs may grow (the methods' schedules keep the length of the start); save_every and the size of the cache,
-    which change no result, may change. A setting that is newer than the checkpoint must be as the trainer has it.
+    num_epochs may grow (the methods' schedules keep the length of the start); what changes no result, such as
+    save_every and the slices in one call of an encoder, may change. A setting that is newer than the checkpoint must
+    be as the trainer has it.
 
     Args:
         stored: settings of the training's start.

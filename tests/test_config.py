@@ -8,7 +8,7 @@ import pytest
 
 from nnunet_gmabs.config import ConsistencyConfig, GMABSConfig, StreamsConfig, SupervisionConfig, TeacherConfig
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.presets import MEAN_TEACHER, MEAN_TEACHER_PAPER, SPARSE
+from nnunet_gmabs.presets import GM_ABS, MEAN_TEACHER, MEAN_TEACHER_PAPER, SPARSE
 from nnunet_gmabs.settings import (
     DATASET_FILE,
     ENVIRONMENT_VARIABLE,
@@ -260,6 +260,11 @@ def test_the_same_settings_resume():
 
 def test_more_epochs_and_another_save_every_resume():
     resume(replace(MEAN_TEACHER, num_epochs=1001, save_every=1))
+
+
+def test_what_an_error_on_the_gpu_asks_to_lower_may_be_lowered():
+    smaller = replace(GM_ABS, generalist=replace(GM_ABS.generalist, slices_at_once=1))
+    assert resume(smaller, GM_ABS) == []
 
 
 def test_fewer_epochs_are_refused():
