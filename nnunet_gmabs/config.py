@@ -307,8 +307,9 @@ class SyntheticConfig:
     """Size is between 1 / this and this. Ours."""
     elastic: float = 0.05
     """Standard deviation of the displacement as a share of the object's shortest side. Ours."""
-    intensity: float = 0.1
-    """After matching to the place: log contrast and brightness within plus or minus this. Ours."""
+    intensity: float = 0.0
+    """After matching to the place: log contrast and brightness within plus or minus this. Ours: 0, as all was
+    measured."""
 
     def __post_init__(self) -> None:
         _check_range(self, "share", 0, 1)

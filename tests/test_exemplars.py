@@ -167,6 +167,17 @@ def test_numpys_global_state_decides_in_the_loader():
     assert scans.load_case("scan")[1] is scans.scans.cases["scan"][1]
 
 
+def test_contrast_and_brightness_vary_after_the_match_by_the_setting_alone():
+    def pasted(intensity):
+        image, labels, _ = whole(synthetic(intensity=intensity))
+        return image[:, np.isin(labels[0], (1, 2))]
+
+    same, half, full = pasted(0.0), pasted(0.5), pasted(1.0)
+    gain = half.std(1) / same.std(1)
+    assert (abs(np.log(gain)) > 0.05).all() and (abs(half.mean(1) - same.mean(1)) > 0.05).all()
+    np.testing.assert_allclose(full.std(1) / same.std(1), gain**2, rtol=1e-3)  # log contrast is in proportion
+
+
 @pytest.mark.parametrize("shape", [(4, 5, 6), (3, 30, 31)])
 def test_an_object_larger_than_the_scan_is_cut_off(shape):
     image, labels, locations = whole(synthetic(Scans(shape)))

@@ -14,6 +14,7 @@ from nnunet_gmabs.learning.synthesis import (
     paste,
     rotation,
     transform_object,
+    vary_intensity,
 )
 
 UNKNOWN = 3
@@ -160,9 +161,7 @@ def test_twice_the_size_is_eight_times_the_volume():
 
 def test_gain_and_bias_are_per_channel_around_the_mean():
     cut = cut_all(margin=0)[1]
-    changed = transform_object(
-        cut, replace(identity(), gain=np.array([2, 1]), bias=np.array([0, 3])), (1, 1, 1), UNKNOWN
-    )
+    changed = vary_intensity(cut, replace(identity(), gain=np.array([2, 1]), bias=np.array([0, 3])))
     mean = cut.image[0].mean()
     np.testing.assert_allclose(changed.image[0], 2 * (cut.image[0] - mean) + mean, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(changed.image[1], cut.image[1] + 3, rtol=1e-4, atol=1e-4)

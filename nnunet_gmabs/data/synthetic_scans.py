@@ -12,7 +12,15 @@ from nnunet_gmabs.data.dataset import SparseDataset
 from nnunet_gmabs.data.expert import decode
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.learning.objects import CutOut, cut_out_objects
-from nnunet_gmabs.learning.synthesis import draw_start, draw_transform, match_intensity, paste, transform_object
+from nnunet_gmabs.learning.synthesis import (
+    ObjectTransform,
+    draw_start,
+    draw_transform,
+    match_intensity,
+    paste,
+    transform_object,
+    vary_intensity,
+)
 
 PREFIX = "synthetic/"  # no identifier has a slash: they are file names
 MAX_LOCATIONS = 10_000  # as in expert files
@@ -114,18 +122,18 @@ class SyntheticScans:
         """
         image, labels, pseudo, _ = self.scans.load_case(identifier)
         placed = self._draw_objects(image.shape, rng)
-        start = np.min([first for first, _ in placed], 0)
-        stop = np.max([np.add(first, cut.alpha.shape) for first, cut in placed], 0)
+        start = np.min([first for first, _, _ in placed], 0)
+        stop = np.max([np.add(first, cut.alpha.shape) for first, cut, _ in placed], 0)
         start, stop = np.maximum(start, 0), np.minimum(stop, labels.shape[1:])
         box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
         encoded = np.array(labels[(slice(None), *box)])
         before = decode(encoded)[0]
         pixels, drawn = np.array(image[(slice(None), *box)], np.float32), before
-        for first, cut in placed:
-            pixels, drawn = self._paste(pixels, drawn, np.subtract(first, start), cut)
+        for first, cut, transform in placed:
+            pixels, drawn = self._paste(pixels, drawn, np.subtract(first, start), cut, transform)
         changed = drawn != before
         encoded[0][changed] = drawn[changed]
-        dense = self.settings.elsewhere == "background" and all(cut.dense for _, cut in placed)
+        dense = self.settings.elsewhere == "background" and all(cut.dense for _, cut, _ in placed)
         overlays = (
             Overlay(image, start, pixels),
             Overlay(
@@ -139,8 +147,10 @@ class SyntheticScans:
             pseudo = np.broadcast_to(np.int16(self.unknown), pseudo.shape)
         return *overlays, pseudo, self._locations(drawn, changed, start, rng), (start, stop)
 
-    def _draw_objects(self, shape: Sequence[int], rng: np.random.Generator) -> list[tuple[tuple[int, ...], CutOut]]:
-        """Transformed objects of one exemplar and where they go."""
+    def _draw_objects(
+        self, shape: Sequence[int], rng: np.random.Generator
+    ) -> list[tuple[tuple[int, ...], CutOut, ObjectTransform]]:
+        """Objects of one exemplar: where they go, transformed but for their intensities, and what was drawn."""
         s = self.settings
         objects = self.objects[list(self.objects)[rng.integers(len(self.objects))]]
         placed = []
@@ -151,11 +161,11 @@ class SyntheticScans:
                 rng, size, shape[0], s.rotation_degrees, s.scale, s.elastic, s.intensity, self.in_plane
             )
             cut = transform_object(cut, drawn, self.spacing, self.unknown)
-            placed.append((draw_start(rng, cut, shape[1:], s.jitter, s.position == "anywhere"), cut))
+            placed.append((draw_start(rng, cut, shape[1:], s.jitter, s.position == "anywhere"), cut, drawn))
         return placed
 
     def _paste(
-        self, pixels: np.ndarray, drawn: np.ndarray, first: np.ndarray, cut: CutOut
+        self, pixels: np.ndarray, drawn: np.ndarray, first: np.ndarray, cut: CutOut, transform: ObjectTransform
     ) -> tuple[np.ndarray, np.ndarray]:
         """The box with one object more; what of it is outside the scan is cut off."""
         low, high = np.maximum(first, 0), np.minimum(first + cut.alpha.shape, drawn.shape)
@@ -165,6 +175,7 @@ class SyntheticScans:
         inner = tuple(slice(a, b) for a, b in zip(low - first, high - first, strict=True))
         cut = CutOut(cut.image[(slice(None), *inner)], cut.labels[inner], cut.alpha[inner], cut.centre, cut.dense)
         cut = match_intensity(cut, pixels[(slice(None), *box)], self.settings.position == "anatomy")
+        cut = vary_intensity(cut, transform)
         pixels, drawn = pixels.copy(), drawn.copy()
         pixels[(slice(None), *box)], drawn[box] = paste(pixels[(slice(None), *box)], drawn[box], cut, self.unknown)
         return pixels, drawn

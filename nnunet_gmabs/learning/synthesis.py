@@ -83,6 +83,8 @@ def rotation(angles: Sequence[float] | np.ndarray) -> np.ndarray:
 def transform_object(cut: CutOut, drawn: ObjectTransform, spacing: Sequence[float], unknown: int) -> CutOut:
     """The object turned, scaled and bent, in a box of its own; labels by the nearest neighbour, all else linearly.
 
+    Its intensities stay (vary_intensity).
+
     Args:
         cut: the object as the exemplar shows it.
         drawn: see draw_transform.
@@ -111,10 +113,7 @@ def transform_object(cut: CutOut, drawn: ObjectTransform, spacing: Sequence[floa
     source = source[(slice(None), *box)]
     image = np.stack([ndimage.map_coordinates(channel, source, order=1, mode="nearest") for channel in cut.image])
     labels = ndimage.map_coordinates(cut.labels, source, order=0, mode="grid-constant", cval=unknown)
-    mean = image.mean((1, 2, 3), keepdims=True) if image.size else 0.0
-    gain, bias = drawn.gain.reshape(-1, 1, 1, 1), drawn.bias.reshape(-1, 1, 1, 1)
-    image = (image - mean) * gain + mean + bias
-    return replace(cut, image=image.astype(np.float32), labels=labels, alpha=alpha[box])
+    return replace(cut, image=image, labels=labels, alpha=alpha[box])
 
 
 def _where(mask: np.ndarray) -> tuple[slice, ...]:
@@ -165,6 +164,20 @@ def match_intensity(cut: CutOut, place: np.ndarray, same_organ: bool) -> CutOut:
     gain = np.clip(there.std(1) / np.maximum(own.std(1), 1e-6), 1 / MAX_GAIN, MAX_GAIN).reshape(column)
     image = (cut.image - own.mean(1).reshape(column)) * gain + there.mean(1).reshape(column)
     return replace(cut, image=image.astype(np.float32))
+
+
+def vary_intensity(cut: CutOut, drawn: ObjectTransform) -> CutOut:
+    """The object with other contrast and brightness: x <- (x - mean) gain + mean + bias, for each channel.
+
+    Comes after match_intensity, which would undo it.
+
+    Args:
+        cut: the object, not empty.
+        drawn: see draw_transform.
+    """
+    mean = cut.image.mean((1, 2, 3), keepdims=True)
+    gain, bias = drawn.gain.reshape(-1, 1, 1, 1), drawn.bias.reshape(-1, 1, 1, 1)
+    return replace(cut, image=((cut.image - mean) * gain + mean + bias).astype(np.float32))
 
 
 def paste(image: np.ndarray, labels: np.ndarray, cut: CutOut, unknown: int) -> tuple[np.ndarray, np.ndarray]:
