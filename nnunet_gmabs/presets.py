@@ -49,7 +49,8 @@ GM_ABS_PAPER = replace(
     MEAN_TEACHER_PAPER,
     generalist=GeneralistConfig(),
     relabel=RelabelConfig(regions="prototypes", min_part=0.0, first_iterations=0),
-    noise_tolerant=NoiseTolerantConfig(dice_weight=0.0),
+    # logits of norm 1 for two classes: 1 / (1 + exp(-sqrt(2)))
+    noise_tolerant=NoiseTolerantConfig(dice_weight=0.0, reachable_prob=0.80443),
 )
 """The preset `paper`, with its prompts and weights."""
 

@@ -7,6 +7,7 @@ import torch
 
 from nnunet_gmabs.learning.losses import clip_logits
 from nnunet_gmabs.learning.noise_tolerant import denoise, max_norm_for_classes, noise_tolerant_loss
+from nnunet_gmabs.presets import GM_ABS_PAPER
 
 IGNORE = 3
 SHAPE = (2, 1, 5, 6, 7)
@@ -39,8 +40,8 @@ def test_the_norm_reaches_exactly_that_probability(classes, prob):
     assert float(torch.softmax(clip_logits(others, norm), 1).max()) <= prob + 1e-9
 
 
-def test_the_papers_norm_for_two_classes():
-    assert max_norm_for_classes(2, 0.8044296825069569) == pytest.approx(1.0, rel=1e-9)
+def test_the_papers_preset_has_norm_1_for_its_two_classes():
+    assert max_norm_for_classes(2, GM_ABS_PAPER.noise_tolerant.reachable_prob) == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize(("classes", "prob"), [(2, 0.5), (3, 1 / 3), (2, 1.0), (1, 0.8)])
