@@ -300,13 +300,14 @@ class SyntheticConfig:
     margin_voxels: float = 4.0
     """Surroundings that are pasted with an object, in units of the smallest spacing; their outer half fades. Ours."""
     jitter: float = 0.1
-    """Standard deviation of the shift from the object's place, as a share of its sides. Ours."""
+    """Standard deviation of the shift from the object's place, as a share of its sides, margin included. Ours."""
     rotation_degrees: float = 15.0
     """Each angle is uniform within plus or minus this. Ours."""
     scale: float = 1.2
     """Size is between 1 / this and this. Ours."""
     elastic: float = 0.05
-    """Standard deviation of the displacement as a share of the object's shortest side. Ours."""
+    """Standard deviation of the displacement as a share of the object's shortest side, margin included.
+    Ours."""
     intensity: float = 0.0
     """After matching to the place: log contrast and brightness within plus or minus this. Ours: 0, as all was
     measured."""

@@ -34,7 +34,14 @@ def check_devices() -> list[Finding]:
     if gpus:
         return [Finding("devices", OK, ", ".join(f"{gpu.name}, {gpu.total_memory / GIB:.0f} GiB" for gpu in gpus))]
     if torch.backends.mps.is_available():
-        return [Finding("devices", OK, "Apple GPU: nnUNetv2_train ... -device mps")]
+        return [
+            Finding(
+                "devices",
+                OK,
+                "Apple GPU: nnUNetv2_train ... -device mps (not tested; where an operator "
+                "is missing, export PYTORCH_ENABLE_MPS_FALLBACK=1)",
+            )
+        ]
     if shutil.which("nvidia-smi"):
         cure = "compare nvidia-smi's CUDA version with torch's, and update the older one"
         return [

@@ -79,9 +79,8 @@ def first_max(rows: Tensor | Sequence[Tensor]) -> Tensor:
 
 def _confident_joint(p: Tensor, labels: Tensor, members: list[Tensor]) -> np.ndarray:
     """(C, C) int: samples with given label (row) that are confidently of a class (column)."""
-    means = [
-        p[k, inside].mean(dtype=torch.float64) if len(inside) else p.new_tensor(2.0) for k, inside in enumerate(members)
-    ]
+    wide = torch.float32 if p.device.type == "mps" else torch.float64  # Apple GPUs have no float64
+    means = [p[k, inside].mean(dtype=wide) if len(inside) else p.new_tensor(2.0) for k, inside in enumerate(members)]
     thresholds = torch.stack(means).clamp(min=LOWEST_THRESHOLD) - THRESHOLD_SLACK
     number, guess = torch.zeros_like(labels), torch.zeros_like(labels)
     for k, row in enumerate(p):
