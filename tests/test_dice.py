@@ -90,8 +90,54 @@ def test_a_broken_file_is_named(folders):
     path = folders[0] / "scan_1.nii.gz"
     path.write_bytes(path.read_bytes()[:50])
 
-    with pytest.raises(InputError, match=r"scan_1.nii.gz: cannot be read"):
+    with pytest.raises(InputError, match=r"scan_1.nii.gz: truncated or damaged"):
         dice_per_class(*folders, labels=[1])
+
+
+@pytest.mark.parametrize("folder", [0, 1])
+def test_a_truncated_file_is_not_taken_for_background(folders, folder):
+    path = folders[folder] / "scan_2.nii.gz"
+    path.write_bytes(path.read_bytes()[:-20])  # SimpleITK fills up with 0 what is missing
+
+    with pytest.raises(InputError, match=r"scan_2.nii.gz: truncated or damaged"):
+        dice_per_class(*folders, labels=[1])
+
+
+def test_labels_that_are_no_integers_are_refused(folders):
+    raw_data.write_image(folders[1] / "scan_1.nii.gz", np.full((5, 6, 7), 0.999, np.float32))
+
+    with pytest.raises(InputError, match=r"truth/scan_1.nii.gz: holds 0.999, which is no integer"):
+        dice_per_class(*folders, labels=[1])
+
+
+def test_a_truth_on_another_grid_of_the_same_shape_is_refused(folders):
+    mirrored = tuple(-d for d in raw_data.DIRECTION[:3]) + raw_data.DIRECTION[3:]
+    raw_data.write_image(folders[1] / "scan_1.nii.gz", np.zeros((5, 6, 7), np.uint8), direction=mirrored)
+
+    with pytest.raises(InputError, match=r"truth/scan_1.nii.gz: has direction .*export it on the grid of the image"):
+        dice_per_class(*folders, labels=[1])
+
+
+def test_3d_tif_files_are_read(tmp_path):
+    import tifffile
+
+    truth = np.zeros((5, 6, 7), np.uint8)
+    truth[1:3, 2:4, 3:5] = 1  # 8 voxels
+    for folder, labels in (("predicted", np.where(np.arange(5)[:, None, None] == 1, 0, truth)), ("truth", truth)):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "scan_1.tif", labels.astype(np.uint8))
+        (tmp_path / folder / "scan_1.json").write_text('{"spacing": [2, 1, 1]}')
+
+    assert dice_per_class(tmp_path / "predicted", tmp_path / "truth", [1], ".tif") == {"scan_1": {1: 8 / 12}}
+
+
+def test_a_table_that_cannot_be_written_is_named_before_anything_is_read(folders, tmp_path, capsys):
+    table = tmp_path / "tables" / "dice.csv"
+
+    assert main(["evaluate", "-p", str(folders[0]), "-g", str(folders[1]), "-l", "1", "--csv", str(table)]) == 2
+
+    said = capsys.readouterr()
+    assert said.out == "" and f"--csv {table}: {table.parent} is no folder" in said.err
 
 
 def test_evaluate_prints_the_table_and_writes_the_values(folders, tmp_path, capsys):

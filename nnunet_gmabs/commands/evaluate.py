@@ -2,8 +2,8 @@
 
     gmabs evaluate -p predictions -g nnUNet_raw/Dataset004_Hippocampus/labelsTs -l 1 2
 
-Both folders must hold the same scans. A class that neither truth nor prediction has in a scan shows as a dash and
-is left out of the means.
+Both folders must hold the same scans, on the same grids. A class that neither truth nor prediction has in a scan shows
+as a dash and is left out of the means.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute, print, and write where asked."""
+    from nnunet_gmabs.errors import InputError
     from nnunet_gmabs.report.dice import dice_per_class
     from nnunet_gmabs.report.scores import scores_of, write_scores
     from nnunet_gmabs.report.tables import dice_table, markdown_table, plain_table
 
+    if args.csv and not args.csv.parent.is_dir():
+        raise InputError(f"--csv {args.csv}: {args.csv.parent} is no folder; make it, or name another file")
     dice = dice_per_class(args.predictions, args.truth, args.labels, args.file_ending, args.ignore)
     print((markdown_table if args.markdown else plain_table)(*dice_table(dice)))
     if args.csv:

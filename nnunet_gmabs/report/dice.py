@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from nnunet_gmabs.annotation.intact import check_finite_labels, check_whole
+from nnunet_gmabs.annotation.same_grid import check_same_grid
 from nnunet_gmabs.errors import InputError
 
 # identifier -> label -> Dice; nan where neither prediction nor truth has the class
@@ -58,7 +63,7 @@ def dice_per_class(
         {identifier: {label: Dice}}, sorted by identifier.
 
     Raises:
-        InputError: if a file is missing on either side, cannot be read, or the two differ in shape.
+        InputError: if a file is missing on either side, cannot be read, or the two lie on different grids.
     """
     return {
         pair.identifier: {label: dice(pair.prediction, pair.truth, label, ignore_label) for label in labels}
@@ -86,16 +91,25 @@ def pairs(prediction_folder: Path, truth_folder: Path, file_ending: str = ".nii.
     """All scans of two folders, sorted by identifier.
 
     Raises:
-        InputError: if a file is missing on either side, cannot be read, or the two differ in shape.
+        InputError: if a file is missing on either side, cannot be read, or the two lie on different grids.
     """
     for name in _common_files(prediction_folder, truth_folder, file_ending):
-        prediction, _ = _read(prediction_folder / name, file_ending)
-        truth, spacing_mm = _read(truth_folder / name, file_ending)
+        prediction, geometry = _read(prediction_folder / name, file_ending)
+        truth, true_geometry = _read(truth_folder / name, file_ending)
         if prediction.shape != truth.shape:
             raise InputError(
                 f"{prediction_folder / name}: shape {prediction.shape}, but {truth_folder / name} has {truth.shape}; "
                 "do both belong to the same scan?"
             )
+        check_same_grid(
+            truth_folder / name,
+            (1, *truth.shape),
+            true_geometry,
+            prediction_folder / name,  # which lies on the grid of its image
+            (1, *prediction.shape),
+            geometry,
+        )
+        spacing_mm = tuple(float(s) for s in true_geometry["spacing"])
         yield Pair(name[: -len(file_ending)], prediction, truth, spacing_mm)
 
 
@@ -139,12 +153,20 @@ def _common_files(prediction_folder: Path, truth_folder: Path, file_ending: str)
     return sorted(true)
 
 
-def _read(path: Path, file_ending: str) -> tuple[np.ndarray, tuple[float, ...]]:
+def _read(path: Path, file_ending: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Labels (X, Y, Z), and what nnU-Net's reader says about their grid."""
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
 
+    check_whole(path)
+    check_finite_labels(path)
     try:
-        reader = determine_reader_writer_from_file_ending(file_ending, verbose=False)()
+        with contextlib.redirect_stderr(io.StringIO()):  # to 3D .tif nnU-Net says at length that they are not 2D
+            reader = determine_reader_writer_from_file_ending(file_ending, str(path), verbose=False)()
         labels, properties = reader.read_seg(str(path))
     except Exception as error:  # every image library has its own exceptions for a broken file
-        raise InputError(f"{path}: cannot be read ({str(error).strip().splitlines()[-1]})") from error
-    return labels[0], tuple(float(s) for s in properties["spacing"])
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise InputError(f"{path}: cannot be read ({last})") from error
+    fractions = labels[labels != np.rint(labels)]
+    if len(fractions):
+        raise InputError(f"{path}: holds {fractions[0]:g}, which is no integer; was it resampled with interpolation?")
+    return labels[0], properties

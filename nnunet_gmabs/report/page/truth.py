@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunet_gmabs.annotation.experts import DENSE_LABELS
 from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.annotation.same_grid import check_same_grid
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.report.dice import Dice, class_means, mean, scan_means
 from nnunet_gmabs.report.dice import dice as dice_of
@@ -199,9 +200,10 @@ def _score(raw: RawFolder, one: Predictions, truth: str, damaged: Damaged) -> tu
 
 
 def _dice(raw: RawFolder, prediction_file: Path, truth_file: Path) -> dict[int, float]:
-    prediction, truth = raw.read_labels(prediction_file)[0], raw.read_labels(truth_file)[0]
+    (prediction, grid), (truth, true_grid) = raw.read_labels(prediction_file), raw.read_labels(truth_file)
     if prediction.shape != truth.shape:
         raise InputError(f"{prediction_file}: shape {prediction.shape}, but {truth_file} has {truth.shape}")
+    check_same_grid(truth_file, (1, *truth.shape), true_grid, prediction_file, (1, *prediction.shape), grid)
     return {key: _dice_of_values(prediction, truth, values, raw) for key, (_, values) in class_values(raw).items()}
 
 
