@@ -67,3 +67,12 @@ def test_planes_that_are_not_drawn_completely_tell_nothing():
     labels = scan([ONE] * 6)
     labels[:, 0, 0] = IGNORE
     assert smallest_parts([labels], IGNORE) == [0.1, 0.1]
+
+
+def test_an_image_of_one_slice_is_one_plane_not_one_for_each_of_its_rows():
+    """Two organs, one to the upper left of the other: no row or column crosses both."""
+    image = np.zeros((1, 20, 20), int)
+    image[0, 2:8, 2:8] = image[0, 11:17, 11:17] = 1
+    image[0, 2:8, 12:18] = 2
+    assert smallest_parts([image] * 6, IGNORE) == [0.1, 1.0]
+    assert smallest_parts([image] * 5, IGNORE) == [0.1, 0.1]

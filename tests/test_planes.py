@@ -61,6 +61,14 @@ def test_unlabelled_scan_has_no_drawn_plane_and_a_dense_one_has_all():
     assert len(drawn_planes(dense_labels(), IGNORE)) == 5 + 6 + 7
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_rows_of_a_2d_image_are_no_planes_of_their_own(axis):
+    image = np.expand_dims(dense_labels()[2], axis)
+    assert drawn_planes(image, IGNORE) == [(axis, 0)]
+    image[tuple(np.s_[2:3] if a != axis else np.s_[:] for a in range(3))] = IGNORE
+    assert drawn_planes(image, IGNORE) == []
+
+
 def test_planes_with_any_finds_all_that_hold_the_value():
     assert planes_with_any(dense_labels(), [2]) == [(0, 2), (1, 3), (2, 4)]
     assert planes_with_any(dense_labels(), axis=0) == [(0, 1), (0, 2), (0, 3)]

@@ -83,10 +83,12 @@ def keep_planes(labels: np.ndarray, planes: Iterable[Plane], ignore_label: int) 
 def drawn_planes(labels: np.ndarray, ignore_label: int) -> list[Plane]:
     """All planes in which every voxel is drawn (differs from ignore_label), sorted by axis and index.
 
-    A densely labelled scan returns every plane of every axis, an unlabelled one none.
+    A densely labelled scan returns every plane of every axis, an unlabelled one none, a 2D image its one slice.
     """
     drawn = labels != ignore_label
-    return [plane for axis in range(labels.ndim) for plane in _planes_where(_along(drawn, axis).all(axis=1), axis)]
+    whole = whole_plane(labels.shape)
+    axes = range(labels.ndim) if whole is None else whole[:1]
+    return [plane for axis in axes for plane in _planes_where(_along(drawn, axis).all(axis=1), axis)]
 
 
 def planes_with_any(labels: np.ndarray, values: Iterable[int] | None = None, axis: int | None = None) -> list[Plane]:

@@ -43,12 +43,13 @@ def smallest_parts(drawn: Iterable[np.ndarray], ignore_label: int) -> list[float
 
     Args:
         drawn: labels of scans, each (X, Y, Z) int, ignore_label where nothing is drawn. Only planes along an axis that
-            are drawn completely count.
+            are drawn completely count; of a 2D image (an axis of length 1) it is the one plane.
         ignore_label: of the data set.
     """
     shown, in_pieces = np.zeros(ignore_label, int), np.zeros(ignore_label, int)
     for labels in drawn:
-        for axis in range(labels.ndim):
+        slices = [axis for axis, length in enumerate(labels.shape) if length == 1]  # of a 2D image; its rows are none
+        for axis in slices or range(labels.ndim):
             others = tuple(a for a in range(labels.ndim) if a != axis)
             for index in np.flatnonzero((labels != ignore_label).all(axis=others)):
                 plane = labels.take(index, axis)
