@@ -154,6 +154,25 @@ def test_labels_that_came_in_later_are_imported_alone(data_set):
     ]
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (raw_data.LABELS | {"ignore": 255}, '"ignore" is 255, but must be 3'),
+        ({"0": "background", "1": "left", "2": "right"}, "write names first and values second"),
+        (raw_data.LABELS | {"ignore": 4}, '"ignore" is 4, but must be 3'),
+        ({"background": 0, "left": 1, "right": 3}, r"without gaps, but [2] are missing"),
+    ],
+)
+def test_no_label_file_is_changed_by_a_dataset_json_that_prepare_refuses(labels, message, data_set, capsys):
+    raw_data.write_dataset_json(data_set, labels, scans=4)
+    before = raw_data.snapshot(data_set)
+
+    assert main(["import", "-d", "4", "--planes", "auto", "--yes"]) == 2
+
+    assert f"{data_set / 'dataset.json'}: " in (said := capsys.readouterr().err) and message in said
+    assert raw_data.snapshot(data_set) == before
+
+
 def test_dense_labels_are_refused_and_nothing_changes(data_set, capsys):
     write_editor_labels(data_set, 3, raw_data.scan_labels(3))
     before = raw_data.snapshot(data_set)

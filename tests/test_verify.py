@@ -134,6 +134,10 @@ BAD_INPUT = {
         lambda raw: write_dataset_json(raw, {"background": 0, "left": 1, "right": 3}),
         r"dataset.json: labels must be 0, 1, 2, ... without gaps, but \[2\] are missing",
     ),
+    "ignore label with a gap below": (
+        lambda raw: write_dataset_json(raw, {"background": 0, "left": 1, "right": 2, "ignore": 255}),
+        r'dataset.json: "ignore" is 255, but must be 3, .*change it there and in the label files',
+    ),
     "labels of nnU-Net v1": (
         lambda raw: write_dataset_json(raw, {"0": "background", "1": "left"}),
         r'dataset.json: .*"background": 0',

@@ -102,6 +102,13 @@ class RawFolder:
             raise InputError(f"{path} is missing; is {folder} a data set in nnU-Net's raw format?") from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not usable ({error!r}); see nnU-Net's documentation of its format") from error
+        try:
+            self.label_values  # noqa: B018 - it is read
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f'{path}: labels must be names with their values, such as "background": 0, but are {self.labels}; '
+                "write names first and values second, as nnU-Net v2 does"
+            ) from error
         if "dataset" in self.dataset_json:
             raise InputError(f'{path}: lists its files under "dataset", which is not supported here; use imagesTr')
 

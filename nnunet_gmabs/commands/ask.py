@@ -67,9 +67,11 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_gmabs.commands.asking import AskOptions, look_at_part
     from nnunet_gmabs.commands.looks import Looks
     from nnunet_gmabs.config import ActiveConfig
+    from nnunet_gmabs.data.cases import check_dataset_json
 
     part = part_of(args)
     raw = RawFolder(find_raw_folder(args.dataset))
+    check_dataset_json(raw)  # as `gmabs prepare` will: nobody draws with an ignore label that it refuses
     require_writable(raw.folder)
     strategy = args.strategy or (ActiveConfig.strategy if args.model else "cold-start")
     options = AskOptions(

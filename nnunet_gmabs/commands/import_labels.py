@@ -33,8 +33,10 @@ def run(args: argparse.Namespace) -> int:
 
     from nnunet_gmabs.annotation.import_labels import AUTO, apply_import, plan_import, read_plane_list
     from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
+    from nnunet_gmabs.data.cases import check_dataset_json
 
     raw = RawFolder(find_raw_folder(args.dataset))
+    check_dataset_json(raw)  # label files must not get an ignore label that `gmabs prepare` refuses
     planes = None if args.planes == AUTO else read_plane_list(Path(args.planes))
     plan = plan_import(raw, planes, lambda paths: tqdm(paths, "looking at labels", unit="scan", leave=False))
     for scan in plan.scans:

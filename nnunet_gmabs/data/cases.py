@@ -126,6 +126,12 @@ def check_dataset_json(raw: RawFolder) -> None:
     if ignore is not None and others:
         raise InputError(f'{path}: "ignore" and "{others[0]}" have the same value {ignore}')
     missing = sorted(set(range(max(values) + 1)) - values)
+    after = max(values - {ignore}) + 1
+    if missing and missing == list(range(after, max(values))):
+        raise InputError(
+            f'{path}: "ignore" is {ignore}, but must be {after}, the value after those of the classes; change it there '
+            "and in the label files that hold it"
+        )
     if missing:
         raise InputError(f"{path}: labels must be 0, 1, 2, ... without gaps, but {missing} are missing")
     if any(isinstance(v, list) and len(v) > 1 for v in raw.labels.values()):
