@@ -173,6 +173,17 @@ def test_no_label_file_is_changed_by_a_dataset_json_that_prepare_refuses(labels,
     assert raw_data.snapshot(data_set) == before
 
 
+def test_a_class_that_dataset_json_lacks_is_not_taken_for_the_ignore_label(data_set, capsys):
+    labels = as_drawn_in_an_editor(1)
+    write_editor_labels(data_set, 1, np.where(labels == 2, 3, labels))
+    before = raw_data.snapshot(data_set)
+
+    assert main(["import", "-d", "4", "--planes", "auto", "--yes"]) == 2
+
+    assert "scan_01.nii.gz: holds 3, which dataset.json does not know ([0, 1, 2])" in capsys.readouterr().err
+    assert raw_data.snapshot(data_set) == before
+
+
 def test_dense_labels_are_refused_and_nothing_changes(data_set, capsys):
     write_editor_labels(data_set, 3, raw_data.scan_labels(3))
     before = raw_data.snapshot(data_set)

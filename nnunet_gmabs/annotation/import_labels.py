@@ -117,6 +117,11 @@ def plan_import(
     for path, identifier in zip(progress(paths), identifiers, strict=True):
         labels, _ = raw.read_labels(path)
         if (labels == ignore_label).any():
+            if raw.ignore_label is None:  # it may be a class that is missing there; its scan would count as drawn
+                raise InputError(
+                    f"{path}: holds {ignore_label}, which dataset.json does not know ({sorted(raw.label_values)}); "
+                    f'add "ignore": {ignore_label} there if it means not drawn, or the class'
+                )
             imported.append(identifier)
             continue
         if planes is not None and identifier not in planes:
