@@ -99,6 +99,18 @@ def test_variables_must_name_writable_folders(nnunet_folders, monkeypatch, tmp_p
     assert results.level == ERROR and "is a file" in results.value
 
 
+def test_a_variable_must_name_the_same_folder_wherever_a_command_is_run(nnunet_folders, monkeypatch, tmp_path):
+    monkeypatch.chdir(nnunet_folders["nnUNet_raw"].parent)
+    monkeypatch.setenv("nnUNet_raw", nnunet_folders["nnUNet_raw"].name)
+    finding = nnunet.check_variable("nnUNet_raw")
+    assert finding.level == WARNING and finding.cure == f"export nnUNet_raw='{nnunet_folders['nnUNet_raw']}'"
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("nnUNet_raw", "~/nnUNet_raw")  # as the shell leaves it within quotes
+    finding = nnunet.check_variable("nnUNet_raw")
+    assert finding.level == ERROR and finding.cure == f"export nnUNet_raw='{tmp_path}/nnUNet_raw'"
+
+
 def test_a_read_only_folder_is_wrong(nnunet_folders, monkeypatch):
     monkeypatch.setattr(
         os, "access", lambda path, mode: not mode & os.W_OK

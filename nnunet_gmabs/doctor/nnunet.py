@@ -21,16 +21,22 @@ def check_variables() -> list[Finding]:
 
 
 def check_variable(name: str) -> Finding:
-    """One variable: set, naming a folder that exists and can be written to."""
+    """One variable: set, naming a folder that exists and can be written to, the same one wherever a command is run."""
     value = os.environ.get(name, "")
     if not value:
         return Finding(name, ERROR, "not set", f"export {name}=FOLDER, in every shell (for example in ~/.bashrc)")
+    home = os.path.expanduser(value)
+    if home != value:
+        return Finding(name, ERROR, f"{value}: a ~ in quotes is not your home folder", f"export {name}='{home}'")
     if not os.path.exists(value):
         return Finding(name, ERROR, f"{value} does not exist", f"mkdir -p '{value}', or correct the variable")
     if not os.path.isdir(value):
         return Finding(name, ERROR, f"{value} is a file", f"let {name} name a folder")
     if not os.access(value, os.W_OK | os.X_OK):
         return Finding(name, ERROR, f"{value} is read-only here", "change its owner or mode, or name another folder")
+    if not os.path.isabs(value):
+        whole = os.path.abspath(value)
+        return Finding(name, WARNING, f"{value} names another folder wherever you are", f"export {name}='{whole}'")
     return Finding(name, OK, value)
 
 
