@@ -2,7 +2,8 @@
 
 import json
 
-from nnunet_gmabs.data.splits import agree, make_folds, update_folds
+from nnunet_gmabs.data.splits import agree, make_folds, splits_file, update_folds
+from nnunet_gmabs.data.splits_file import SplitsFile
 
 NAMES = [f"scan_{number:02d}" for number in range(12)]
 
@@ -60,3 +61,18 @@ def test_files_agree_whatever_the_order_of_the_scans(tmp_path):
     assert agree(first, second)
     second.write_text(json.dumps([{"train": ["a", "c"], "val": ["b"]}]))
     assert not agree(first, second)
+
+
+def test_labelled_scans_that_a_users_folds_leave_out_are_named(tmp_path):
+    """Until they were drawn in they were learned from as unlabelled scans."""
+    folds = [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]
+    path = splits_file(tmp_path)
+    path.write_text(json.dumps(folds))
+    said = []
+
+    SplitsFile(tmp_path / "raw", tmp_path, said.append).update(["a", "b", "c", "d"], [])
+
+    assert said[0] == f"kept: {path} (yours)" and json.loads(path.read_text()) == folds
+    assert len(said) == 2 and said[1].startswith(f"warning: {path} has c, d in no fold")
+    SplitsFile(tmp_path / "raw", tmp_path, said.append).update(["a", "b"], [])
+    assert said[2:] == said[:1]

@@ -49,6 +49,12 @@ class SplitsFile:
         """Make folds over the labelled scans, or bring our own up to date, and record that they are ours."""
         if self.path.is_file() and not self._is_own(self.path):
             self.say(f"kept: {self.path} (yours)")
+            named = {name for fold in splits.read_folds(self.path) for part in fold for name in fold[part]}
+            if unused := sorted(set(labelled) - named):
+                self.say(
+                    f"warning: {self.path} has {', '.join(unused)} in no fold, so what is drawn there teaches nothing; "
+                    'add them to "train", unless they are kept for tests'
+                )
             return
         if self.path.is_file():
             folds = splits.update_folds(splits.read_folds(self.path), labelled)
