@@ -220,7 +220,7 @@ def test_status_says_what_is_to_be_prepared(masked, capsys):
     assert main(["status", "-d", "1"]) == 0
     assert "not prepared yet; run: gmabs prepare -d 1" in capsys.readouterr().out
     assert main(["status", "-d", "1", "-c", "2d"]) == 2
-    assert "nnUNetPlans.json is missing; run `gmabs prepare`" in capsys.readouterr().err
+    assert "-c 2d: not prepared; run `gmabs prepare -c 2d`" in capsys.readouterr().err
 
 
 def test_two_worker_processes_make_the_same_data_as_none(masked):

@@ -494,6 +494,33 @@ def test_users_splits_in_the_raw_folder_replace_ours_but_not_others_of_theirs(pr
         run()
 
 
+@pytest.fixture
+def other_plans(prepared):
+    """As if it had been prepared with -p MyPlans, and with no other plans."""
+    _, pre = prepared
+    plans = json.loads((pre / "nnUNetPlans.json").read_text()) | {"plans_name": "MyPlans"}
+    (pre / "MyPlans.json").write_text(json.dumps(plans))
+    for path in pre.glob("nnUNetPlans*.json"):
+        path.unlink()
+    for path in pre.glob("*_gmabs/prepared.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"plans": "MyPlans"}))
+    return prepared
+
+
+def test_status_finds_what_was_prepared_for_plans_of_another_name(other_plans, capsys):
+    assert cli.main(["status", "-d", "1"]) == 0
+    said = capsys.readouterr().out
+    assert f"3d_fullres ({FOLDER}, " in said and "not prepared" not in said
+
+
+def test_without_names_plans_of_another_name_are_kept(other_plans):
+    raw, pre = other_plans
+    write_labels(raw, 4)
+    result = run(configurations=())
+    assert result.plans == ["MyPlans"] and result.folders[FOLDER].built == [name(4)]
+    assert not (pre / "nnUNetPlans.json").exists()
+
+
 def test_configurations_that_do_not_exist_or_are_cascades_are_refused(prepared):
     raw, pre = prepared
     plans = json.loads((pre / "nnUNetPlans.json").read_text())

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="configurations to preprocess (default: those prepared before; at first 2d, 3d_fullres and 3d_lowres, as "
         "far as planned)",
     )
-    parser.add_argument("-p", dest="plans", metavar="PLANS", help="name of the plans (default: the planner's)")
+    parser.add_argument(
+        "-p", dest="plans", metavar="PLANS", help="name of the plans (default: those prepared for, else the planner's)"
+    )
     parser.add_argument(
         "-pl",
         dest="planner",

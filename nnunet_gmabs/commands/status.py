@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments, with nnU-Net's names where nnU-Net has one."""
     parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set")
-    parser.add_argument("-p", dest="plans", metavar="PLANS", default="nnUNetPlans", help="plans (default: nnUNetPlans)")
+    parser.add_argument("-p", dest="plans", metavar="PLANS", help="name of the plans (default: those prepared for)")
     parser.add_argument(
         "-c", dest="configuration", metavar="CONFIGURATION", help="configuration (default: every prepared one)"
     )
@@ -61,26 +61,27 @@ def run(args: argparse.Namespace) -> int:
 HEAD = ["scan", "planes drawn", "voxels drawn", "", "classes", "on the training grid", "voxels", "remarks"]
 
 
-def prepared_folders(pre: Path, plans: str, configuration: str | None) -> list[DataFolder]:
-    """The data folders that `gmabs prepare` made for these plans.
+def prepared_folders(pre: Path, plans: str | None, configuration: str | None) -> list[DataFolder]:
+    """The data folders that `gmabs prepare` made, for these plans or (None) for any.
 
     Raises:
-        InputError: if the configuration that is asked for is not prepared.
+        InputError: if plans or configuration that are asked for are not prepared.
     """
     from nnunet_gmabs.data.build import DataFolder
     from nnunet_gmabs.data.planning import load_plans
-    from nnunet_gmabs.data.record import read_record
+    from nnunet_gmabs.data.record import all_records, read_record
 
-    if configuration is None and not (pre / f"{plans}.json").is_file():
-        return []
-    plans_manager = load_plans(pre, plans)
-    names = [configuration] if configuration else plans_manager.available_configurations
     folders = {}
-    for name in names:
-        if configuration or plans_manager.get_configuration(name).previous_stage_name is None:
-            folder = DataFolder(pre, plans_manager, name)
-            if read_record(pre, folder.data_identifier):
-                folders[folder.data_identifier] = folder
+    used = sorted({record["plans"] for record in all_records(pre)})
+    for plans_name in [plans] if plans else [name for name in used if (pre / f"{name}.json").is_file()]:
+        plans_manager = load_plans(pre, plans_name)
+        for name in plans_manager.available_configurations:
+            if name == configuration or (
+                configuration is None and plans_manager.get_configuration(name).previous_stage_name is None
+            ):
+                folder = DataFolder(pre, plans_manager, name)
+                if read_record(pre, folder.data_identifier):
+                    folders.setdefault(folder.data_identifier, folder)
     if configuration and not folders:
         raise InputError(f"-c {configuration}: not prepared; run `gmabs prepare -c {configuration}`")
     return list(folders.values())

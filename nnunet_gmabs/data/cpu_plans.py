@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_gmabs.data.record import preprocessing_key
+from nnunet_gmabs.data.record import CPU_PLANS, preprocessing_key
 from nnunet_gmabs.files import write_json
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-CPU_PLANS = "nnUNetPlansCPU"
 STEP_SECONDS = 0.2  # hippocampus: patch 32 x 40 x 32, batch 2, features 16 to 128
 # nnU-Net's estimate of a network (feature map voxels of one patch) for each second of a training step with two
 # patches on two cores. Measured with 16 base features: 3.6 M 0.14 s, 7.0 M 0.28 s, 9.8 M 0.39 s, 12.0 M 0.46 s.

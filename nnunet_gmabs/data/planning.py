@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_gmabs.data.record import CPU_PLANS, all_records
 from nnunet_gmabs.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ def default_plans_name(planner: type) -> str:
     import inspect
 
     return inspect.signature(planner).parameters["plans_name"].default
+
+
+def plans_used_before(pre: Path, planner: type) -> str | None:
+    """The plans that data were prepared for, where they are the only ones and the planner's own do not exist."""
+    if (Path(pre) / f"{default_plans_name(planner)}.json").is_file():
+        return None
+    names = {record["plans"] for record in all_records(pre)} - {CPU_PLANS}
+    return names.pop() if len(names) == 1 else None
 
 
 def make_plans(pre: Path, planner: type, plans_name: str) -> PlansManager:

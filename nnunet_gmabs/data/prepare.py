@@ -223,7 +223,9 @@ class _Preparation:
         # plans for a CPU that share data must not be left behind when it is planned again
         cpu = options.cpu or options.plans == CPU_PLANS or (options.replan and self.plans_file(CPU_PLANS).is_file())
         asked = None if options.plans == CPU_PLANS else options.plans
-        name = asked or planning.default_plans_name(self.planner)
+        named = asked or options.planner != planning.DEFAULT_PLANNER
+        before = None if named else planning.plans_used_before(self.pre, self.planner)
+        name = asked or before or planning.default_plans_name(self.planner)
         for path in (fingerprint.fingerprint_file(self.pre), self.plans_file(name), self.plans_file(CPU_PLANS)):
             self.rollback.remember(path)
         self.rollback.remember(self.pre / "dataset.json")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 FORMAT = 1
+CPU_PLANS = "nnUNetPlansCPU"
 FINGERPRINT_MARK = "gmabs_without_ignore_label"  # key in nnU-Net's dataset_fingerprint.json, which ignores it
 # Normalisations of nnU-Net that look at one image alone; all others may use the fingerprint's intensities.
 IMAGE_ONLY = {"ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization"}
