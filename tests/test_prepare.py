@@ -521,6 +521,28 @@ def test_without_names_plans_of_another_name_are_kept(other_plans):
     assert not (pre / "nnUNetPlans.json").exists()
 
 
+@pytest.mark.parametrize("channels", [("CT",), ("MRI", "MRI")])
+def test_channels_that_are_normalised_in_another_way_are_planned_anew(prepared, channels):
+    raw, pre = prepared
+    content = dataset_json(raw)
+    content["channel_names"] = {str(i): channel for i, channel in enumerate(channels)}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    if len(channels) == 2:
+        for number in range(6):
+            image = raw / "imagesTr" / f"{name(number)}_0000.nii.gz"
+            shutil.copy(image, image.with_name(f"{name(number)}_0001.nii.gz"))
+    before = snapshot(raw, pre)
+    with pytest.raises(InputError, match=r"dataset.json: channel_names are .*planned for \['MRI'\].*--replan"):
+        run()
+    assert snapshot(raw, pre) == before
+
+
+def test_a_channel_may_be_called_something_else(prepared):
+    raw, _ = prepared
+    (raw / "dataset.json").write_text(json.dumps(dataset_json(raw) | {"channel_names": {"0": "T1"}}))
+    assert run().folders[FOLDER].built == []
+
+
 def test_configurations_that_do_not_exist_or_are_cascades_are_refused(prepared):
     raw, pre = prepared
     plans = json.loads((pre / "nnUNetPlans.json").read_text())

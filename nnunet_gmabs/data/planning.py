@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from nnunet_gmabs.errors import InputError
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_gmabs.annotation.raw_folder import RawFolder
 
 logger = logging.getLogger(__name__)
 DEFAULT_PLANNER = "ExperimentPlanner"
@@ -49,6 +52,22 @@ def plans_used_before(pre: Path, planner: type) -> str | None:
         return None
     names = {record["plans"] for record in all_records(pre)} - {CPU_PLANS}
     return names.pop() if len(names) == 1 else None
+
+
+def check_same_channels(raw: RawFolder, pre: Path) -> None:
+    """Raise InputError if channels were added since it was planned, or renamed to be normalised in another way."""
+    from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
+
+    try:
+        planned = json.loads((Path(pre) / "dataset.json").read_text(encoding="utf-8"))["channel_names"]
+    except (FileNotFoundError, ValueError, KeyError):  # nothing is known
+        return
+    old, new = list(planned.values()), list(raw.dataset_json["channel_names"].values())
+    if [get_normalization_scheme(name) for name in old] != [get_normalization_scheme(name) for name in new]:
+        raise InputError(
+            f"{raw.folder / 'dataset.json'}: channel_names are {new}, but it was planned for {old}, and these are not "
+            "normalised alike. Use --replan, which makes fingerprint, plans and data again; then train anew"
+        )
 
 
 def make_plans(pre: Path, planner: type, plans_name: str) -> PlansManager:

@@ -233,6 +233,8 @@ class _Preparation:
         if options.replan or not fingerprint.fingerprint_file(self.pre).is_file():
             with planning.quiet():
                 fingerprint.extract_fingerprint(self.pre, self.raw, cases, self.workers)
+        else:
+            planning.check_same_channels(self.raw, self.pre)
         plans = []
         if options.replan or not self.plans_file(name).is_file():
             plans.append(planning.make_plans(self.pre, self.planner, name))
