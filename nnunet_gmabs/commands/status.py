@@ -71,7 +71,7 @@ def prepared_folders(pre: Path, plans: str | None, configuration: str | None) ->
     from nnunet_gmabs.data.planning import load_plans
     from nnunet_gmabs.data.record import all_records, read_record
 
-    folders = {}
+    folders: dict[str, DataFolder] = {}
     used = sorted({record["plans"] for record in all_records(pre)})
     for plans_name in [plans] if plans else [name for name in used if (pre / f"{name}.json").is_file()]:
         plans_manager = load_plans(pre, plans_name)
