@@ -6,7 +6,7 @@ import raw_data
 import SimpleITK as sitk
 
 from nnunet_gmabs import cli
-from nnunet_gmabs.annotation.raw_folder import find_raw_folder
+from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
 from nnunet_gmabs.errors import InputError
 
 NAME = "Dataset004_Boxes"
@@ -64,3 +64,18 @@ def test_all_channels_in_one_file_are_refused_with_their_shape_and_the_cure(data
     said = capsys.readouterr().err
     assert "_0000.nii.gz: has 4 axes, as if all channels of shape (1" in said
     assert "were in it; write each channel to a file of its own, ..._0000.nii.gz, ..._0001.nii.gz" in said
+
+
+def test_a_note_of_macos_is_no_scan_for_any_command(data_set):
+    (data_set / "imagesTr").mkdir()
+    for name in ("scan_00_0000.nii.gz", "._scan_00_0000.nii.gz"):
+        (data_set / "imagesTr" / name).touch()
+    with pytest.raises(InputError, match=r"imagesTr/\._scan_00_0000.nii.gz: a note of macOS"):
+        RawFolder(data_set).scans()
+
+
+def test_an_ending_without_its_dot_is_refused(data_set):
+    path = data_set / "dataset.json"
+    path.write_text(path.read_text().replace('".nii.gz"', '"nii.gz"'))
+    with pytest.raises(InputError, match=r"dataset.json: file_ending is 'nii.gz'; it begins with a dot"):
+        RawFolder(data_set)

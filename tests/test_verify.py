@@ -170,6 +170,14 @@ BAD_INPUT = {
         lambda raw: shutil.copy(image_path(raw, 1), image_path(raw, 7)),
         r"scan_01 and scan_07 are the same scan",
     ),
+    "note of macOS beside an image": (
+        lambda raw: (raw / "imagesTr" / "._scan_01_0000.nii.gz").write_bytes(b"\0\5\x16\7"),
+        r"\._scan_01_0000.nii.gz: a note of macOS, .*find '.*imagesTr' -name '\._\*' -delete",
+    ),
+    "note of macOS beside a label": (
+        lambda raw: (raw / "labelsTr" / "._scan_01.nii.gz").write_bytes(b"\0\5\x16\7"),
+        r"\._scan_01.nii.gz: a note of macOS",
+    ),
     "the same scan with two endings": (
         lambda raw: write_image(raw / "imagesTr" / f"{name(1)}_0000.nrrd", scan_image(1), SPACING_1),
         r"scan_01_0000.nrrd: the same scan is there as scan_01_0000.nii.gz; remove one",

@@ -81,6 +81,16 @@ def require_one_channel(path: Path, shape: tuple[int, ...], properties: dict[str
         )
 
 
+def no_note_of_macos(path: Path) -> Path:
+    """The path; InputError if macOS wrote the file beside one of the same name, as it does on foreign disks."""
+    if path.name.startswith("._"):
+        raise InputError(
+            f"{path}: a note of macOS, no scan, which nnU-Net would take for one; remove all of them: "
+            f"find '{path.parent}' -name '._*' -delete"
+        )
+    return path
+
+
 class RawFolder:
     """One data set in nnU-Net's raw format.
 
@@ -109,6 +119,8 @@ class RawFolder:
                 f'{path}: labels must be names with their values, such as "background": 0, but are {self.labels}; '
                 "write names first and values second, as nnU-Net v2 does"
             ) from error
+        if not str(self.file_ending).startswith("."):
+            raise InputError(f"{path}: file_ending is {self.file_ending!r}; it begins with a dot, as '.nii.gz' does")
         if "dataset" in self.dataset_json:
             raise InputError(f'{path}: lists its files under "dataset", which is not supported here; use imagesTr')
 
@@ -202,7 +214,7 @@ class RawFolder:
     def _images(self, folder: str) -> Iterator[Path]:
         channel = re.compile(r".+_\d{4}" + re.escape(self.file_ending))
         path = self.folder / folder
-        return (p for p in (path.iterdir() if path.is_dir() else ()) if channel.fullmatch(p.name))
+        return (no_note_of_macos(p) for p in (path.iterdir() if path.is_dir() else ()) if channel.fullmatch(p.name))
 
     @cached_property
     def _reader_writer(self) -> Any:

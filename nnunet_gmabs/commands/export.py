@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from functools import partial
+import tempfile
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from nnunet_gmabs.errors import InputError
@@ -40,18 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the folder, and print the command that predicts with it."""
     networks = ENSEMBLE if args.ensemble else tuple(args.network)
-    output = args.output or default_output(args.fold)
-    export(args.fold, args.checkpoint, networks, output)
+    fold = args.fold.resolve()  # "." has no parent
+    output = args.output or default_output(fold)
+    export(fold, args.checkpoint, networks, output)
     folds = " ".join(str(i) for i in range(len(networks)))
     print(f"written: {output} ({', '.join(f'fold {i}: {name}' for i, name in enumerate(networks))})")
-    print(f"predict: nnUNetv2_predict_from_modelfolder -m {output} -f {folds} -chk {args.checkpoint} -i IN -o OUT")
+    model = quote(str(output))
+    print(f"predict: nnUNetv2_predict_from_modelfolder -m {model} -f {folds} -chk {args.checkpoint} -i IN -o OUT")
     return 0
 
 
 def default_output(fold: Path) -> Path:
     """Beside the model folder, under a trainer's name of its own, so that `nnUNetv2_predict -tr` finds it."""
-    trainer, *rest = fold.resolve().parent.name.split("__")
-    return fold.resolve().parent.with_name("__".join([f"{trainer}Ensemble", *rest]))
+    trainer, *rest = fold.parent.name.split("__")
+    return fold.parent.with_name("__".join([f"{trainer}Ensemble", *rest]))
 
 
 def export(fold: Path, checkpoint: str, networks: Sequence[str], output: Path) -> None:
@@ -61,8 +64,6 @@ def export(fold: Path, checkpoint: str, networks: Sequence[str], output: Path) -
         InputError: no such checkpoint, not one of ours, a network that it does not hold, or the folder is there.
     """
     import torch
-
-    from nnunet_gmabs.files import replace_atomically
 
     content = _load(fold / checkpoint)
     stored = content["gmabs"]["networks"]
@@ -74,14 +75,17 @@ def export(fold: Path, checkpoint: str, networks: Sequence[str], output: Path) -
         raise InputError(f"{absent[0]}: not there; nnU-Net writes it beside its folds")
     if output.exists():
         raise InputError(f"{output}: is there already; remove it, or name another folder with -o")
-    output.mkdir(parents=True)
-    for name in FILES:
-        shutil.copyfile(fold.parent / name, output / name)
-    for number, name in enumerate(networks):
-        folder = output / f"fold_{number}"
-        folder.mkdir()
-        exported = {key: content[key] for key in KEYS} | {"network_weights": stored[name]}
-        replace_atomically(folder / checkpoint, partial(torch.save, exported))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=output.parent) as unfinished:
+        made = Path(unfinished, output.name)
+        made.mkdir()
+        for name in FILES:
+            shutil.copyfile(fold.parent / name, made / name)
+        for number, name in enumerate(networks):
+            exported = {key: content[key] for key in KEYS} | {"network_weights": stored[name]}
+            (made / f"fold_{number}").mkdir()
+            torch.save(exported, made / f"fold_{number}" / checkpoint)
+        made.rename(output)
 
 
 def _load(file: Path) -> dict[str, Any]:

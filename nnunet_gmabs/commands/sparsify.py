@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scans", type=int, required=True, help="training scans that keep labels")
     parser.add_argument(
         "--planes",
-        type=lambda text: None if text == "all" else int(text),
+        type=_planes,
         default=3,
         help="planes kept in each; 3 = one on each axis (default); all = the scan is labelled densely",
     )
@@ -35,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--test", type=int, default=0, help="training scans moved to the test set first (default 0)")
     parser.add_argument("--test-seed", type=int, default=0, help="draws these, whatever --seed is (default 0)")
+
+
+def _planes(text: str) -> int | None:
+    if text == "all":
+        return None
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: a number, or 'all'")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_gmabs.annotation.intact import check_whole
-from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.annotation.raw_folder import RawFolder, no_note_of_macos
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import sha256
 
@@ -200,7 +200,7 @@ def _names(folder: Path, file_ending: str) -> list[str]:
     """Names without ending of the files with the data set's ending; another image ending, or case, is an error."""
     if not folder.is_dir():
         return []
-    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    files = sorted(no_note_of_macos(path).name for path in folder.iterdir() if path.is_file())
     names = [name.removesuffix(file_ending) for name in files if name.endswith(file_ending)]
     for name in files:
         ending = next((e for e in (*IMAGE_ENDINGS, file_ending) if name.lower().endswith(e.lower())), None)

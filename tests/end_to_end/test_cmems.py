@@ -97,6 +97,20 @@ def test_stock_nnunet_averages_the_exported_networks(trained, tmp_path, capsys):
     torch.testing.assert_close(logits[0, 1], (logits[0,] + logits[1,]) / 2, rtol=1e-2, atol=1e-2)  # nnU-Net's are half
 
 
+def test_an_export_from_inside_the_fold_and_one_that_a_full_disk_ends(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(trained.output)
+    models = tmp_path / "two words"
+    assert main(["export", "-m", ".", "--ensemble", "-o", str(models)]) == 0
+    assert f"-m '{models}' -f 0 1" in capsys.readouterr().out
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert main(["export", "-m", ".", "--ensemble", "-o", str(tmp_path / "half")]) != 0
+    assert [path.name for path in tmp_path.iterdir()] == ["two words"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
