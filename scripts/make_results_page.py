@@ -34,6 +34,7 @@ SHORT_ROWS = {  # row of the grids -> as the README calls it
     "stock nnU-Net, ignore label": "nnU-Net's default, which mirrors",
     **{row: f"`{row}`" for row in ("Sparse", "MeanTeacher", "GMABS", "GMABSMutual", "CMEMS")},
     "CMEMS, no image term": "`CMEMSNoImage`",
+    "Sparse, synthetic samples": "`SparseSynthetic`",
 }
 STYLES = {"yes": "**{}**", "one seed": "*{}*", "no": "{}", "": "not trained"}
 
