@@ -6,75 +6,48 @@ import contextlib
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nnunet_gmabs.active.planes import body_mask, choose_planes
 from nnunet_gmabs.active.select import ChosenScan, affordable_scans, select_scans
-from nnunet_gmabs.annotation.experts import Arrived, Expert, Folder, Simulated
+from nnunet_gmabs.annotation.experts import Folder, Simulated
 from nnunet_gmabs.annotation.journal import require_writable
 from nnunet_gmabs.annotation.ledger import now
-from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
 from nnunet_gmabs.annotation.requests import Request, RequestedScan, existing_rounds, read_request, request_scan
 from nnunet_gmabs.annotation.rounds import next_round, open_planes
-from nnunet_gmabs.annotation.sources import Source
-from nnunet_gmabs.data.expert import labelled_identifiers
-from nnunet_gmabs.data.expert_build import write_expert
-from nnunet_gmabs.data.follow import follow_labels
-from nnunet_gmabs.data.streams import FoldScans
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import replace_atomically, write_json
+from nnunet_gmabs.files import write_json
 from nnunet_gmabs.learning.schedules import rounds_due
-from nnunet_gmabs.trainers import random_state
-from nnunet_gmabs.trainers.loaders import labelled_scans, preprocessed_scans
+from nnunet_gmabs.trainers.answers import TakesAnswers
 from nnunet_gmabs.trainers.looking import LooksAtScans
 
 
-class AsksExpert(LooksAtScans):
+class AsksExpert(LooksAtScans, TakesAnswers):
     """Mixin: at the end of some epochs (ActiveConfig) planes are asked for; scans that are answered become labelled.
 
-    A simulated expert's answers lie in <output_folder>/expert and belong to this training. A person's are merged into
-    labelsTr as soon as they arrive, whoever asked. Of several processes all look at scans, and one asks and listens.
+    Of several processes all look at scans, and one asks and listens.
     """
 
     def initialize(self) -> None:
         """Also find the expert: without one, or where nobody can be asked, the training stops here."""
-        self.asked: list[dict[str, Any]] = []
-        self.answered: list[str] = []
-        self.unlabelled_before: list[str] = []  # when the checkpoint was written that this run continues
+        self.asked = []
+        self.answered = []
+        self.unlabelled_before = []
         self.asks_due = 0
         self.raw = RawFolder(find_raw_folder(self.plans_manager.dataset_name))
         self.first_round = next_round(self.raw)  # that this training may ask
         simulated = self.active_settings.expert == "simulated"
         if self.ranks.writes and not simulated:
             require_writable(self.raw.folder)
-        self.expert: Expert = Simulated(self.raw, self.answers) if simulated else Folder(self.raw)
+        self.expert = Simulated(self.raw, self.answers) if simulated else Folder(self.raw)
         super().initialize()
-
-    @property
-    def answers(self) -> Path:
-        """Folder of a simulated expert's answers."""
-        return Path(self.output_folder, "expert")
 
     @property
     def asked_file(self) -> Path:
         """What was asked, for the report: the requests, and how many epochs had been trained when each was made."""
         return Path(self.output_folder, "asked.json")
-
-    @property
-    def own_expert(self) -> Path | None:
-        """The same, for those who read expert labels."""
-        return self.answers
-
-    @property
-    def scans(self) -> FoldScans:
-        """The fold's scans, those that were answered among the labelled ones."""
-        scans = super().scans
-        answered = set(self.answered) - set(scans.validation)
-        labelled, unlabelled = answered | set(scans.labelled), set(scans.unlabelled) - answered
-        return FoldScans(sorted(labelled), sorted(unlabelled), scans.validation)
 
     # ---- when
 
@@ -87,6 +60,8 @@ class AsksExpert(LooksAtScans):
                 self.asked_file.unlink(missing_ok=True)
             super().on_train_start()
             return
+        if self.active_settings.expert == "person":
+            self.adopt_rounds()
         self.restore_answers()
         super().on_train_start()
         self.ask_and_listen()
@@ -198,89 +173,6 @@ class AsksExpert(LooksAtScans):
         )
         return request_scan(self.raw, scan, planes)
 
-    # ---- listening
-
-    def take_answers(self) -> list[str]:
-        """Bring what has arrived onto the training grid; the scans concerned."""
-        names = []
-        if self.ranks.writes:
-            simulated = self.active_settings.expert == "simulated"
-            names = [self.take_simulated(a) for a in self.expert.poll()] if simulated else self.take_merged()
-        names = self.ranks.of_writer(names)
-        if names:
-            self.answered = sorted({*self.answered, *names} & self.known_scans())
-            self.print_to_log_file(
-                f"answered: {', '.join(sorted(names))}; {len(self.scans.labelled)} scans are labelled now"
-            )
-        return names
-
-    def take_simulated(self, answer: Arrived) -> str:
-        """The answer as an expert file of this training alone."""
-        self.build_own_expert_file(answer.identifier, answer.label_file)
-        return answer.identifier
-
-    def take_merged(self) -> list[str]:
-        """A person's answers: merged here, or by `gmabs merge` beside this training."""
-        merged: set[str] = set()
-        try:
-            sources = [answer.source for answer in self.expert.poll() if answer.source is not None]
-            for identifier in sorted({source.identifier for source in sources}):
-                if self.merge_scan(identifier, sources):
-                    merged.add(identifier)
-            if merged:
-                follow_labels(self.raw, sorted(merged))
-        except (InputError, OSError) as error:  # such as a network disk that is away for a moment
-            self.print_to_log_file(f"WARNING: answers were not taken; they are looked at again later: {error}")
-            self.expert = Folder(self.raw)  # reports anew what it has reported
-        folder = Path(self.preprocessed_dataset_folder)
-        return sorted(merged.union(labelled_identifiers(folder.parent, folder.name, self.scans.unlabelled)))
-
-    def merge_scan(self, identifier: str, sources: list[Source]) -> bool:
-        """Merge what was drawn in one scan: where it contradicts what was drawn before, others need not wait for it."""
-        try:
-            merge(self.raw, lambda: [source for source in sources if source.identifier == identifier])
-            return True
-        except InputError as error:
-            message = f"WARNING: what was drawn in {identifier} was not taken; it is looked at again later: {error}"
-            self.print_to_log_file(message)
-            self.expert = Folder(self.raw)
-            return False
-
-    def known_scans(self) -> set[str]:
-        """Scans that are preprocessed, so that they can be trained on."""
-        return set(preprocessed_scans(self))
-
-    def build_own_expert_file(self, identifier: str, label_file: Path) -> None:
-        """Expert labels of this training alone, on the training grid."""
-        seg_file = Path(self.preprocessed_dataset_folder, f"{identifier}_seg.b2nd")
-        managers = self.plans_manager, self.configuration_manager
-        replace_atomically(
-            self.answers / f"{identifier}_expert.b2nd",
-            lambda path: write_expert(
-                path, label_file, self.properties(identifier), seg_file, *managers, self.label_manager.ignore_label
-            ),
-        )
-
-    def restore_answers(self) -> None:
-        """What came after the checkpoint: a person's answers that were merged; a simulated expert's, if lost, again.
-
-        A scan that was merged since is in no list of splits_final.json until `gmabs prepare` runs.
-        """
-        if not isinstance(self.expert, Simulated):
-            self.adopt_rounds()
-            labelled = self.ranks.of_writer(labelled_scans(self)[1])
-            self.answered = sorted({*self.answered, *set(labelled).intersection(self.unlabelled_before)})
-            return
-        planes = {
-            scan["identifier"]: [(plane["axis"], plane["index_orig"]) for plane in scan["planes"]]
-            for request in self.asked
-            for scan in request["scans"]
-        }
-        for identifier in self.answered if self.ranks.writes else []:
-            if not (self.answers / f"{identifier}_expert.b2nd").is_file():
-                self.build_own_expert_file(identifier, self.expert.answer(identifier, planes[identifier]))
-        self.ranks.wait()
-
     def adopt_rounds(self) -> None:
         """Rounds that a person was asked after the checkpoint count as asked: nobody is asked twice."""
         known = {request["round"] for request in self.asked}
@@ -291,19 +183,6 @@ class AsksExpert(LooksAtScans):
             if request.model == str(self.output_folder):
                 self.asked.append(asdict(request) | {"epochs_trained": self.current_epoch})
                 self.asks_due += 1
-
-    def rebuild_loaders(self) -> None:
-        """New streams; random numbers go on as if nothing had happened, so that a resume need not repeat it."""
-        drawn = [loader.batches_drawn for loader in self._loaders_in_this_process()]
-        before = random_state.capture(self.device)
-        for augmenter in (self.dataloader_train, self.dataloader_val):
-            finish = getattr(augmenter, "_finish", None)
-            if finish is not None:
-                finish()
-        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
-        for loader, number in zip(self._loaders_in_this_process(), drawn, strict=True):
-            loader.batches_drawn = number
-        random_state.restore(before, self.device)
 
     # ---- checkpoints
 

@@ -66,7 +66,7 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         self.require_reachable_prob()
         self.round, self.round_finished, self.rounds_due = 0, True, 0  # the last round begun, and whether it is done
         self.scans_of_round: list[str] | None = None
-        self.answered: list[str] = []  # scans that have become labelled during the training (asking.py)
+        self.answered: list[str] = []  # scans that have become labelled during the training (answers.py)
         self.relabeller = relabelling.build(self)
         super().initialize()
 

@@ -68,11 +68,28 @@ class Server:
         self.process.stdout.close()
 
 
+@contextmanager
+def painter_page(raw, width=1440, height=900):
+    """The page with the list of scans; its server ends with it."""
+    with chromium(width, height) as driver:
+        page = Page(driver, Server(raw))
+        try:
+            driver.get(page.server.address)
+            page.wait_for_list()
+            yield page
+        finally:
+            page.server.kill()
+
+
 class Page:
     """The painter's page, by mouse and keyboard."""
 
-    def __init__(self, driver):
-        self.driver = driver
+    def __init__(self, driver, server):
+        self.driver, self.server = driver, server
+
+    def start_server_again(self, raw):
+        """Where the old one was, which was killed; the open page finds it by itself."""
+        self.server = Server(raw, port=self.server.port)
 
     def script(self, body):
         """What JavaScript returns that has the page's own modules `state`, `viewport` and `saver` at hand."""

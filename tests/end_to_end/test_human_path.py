@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import raw_data
 import tiny
-from painter_browser import LEFT, RIGHT, Page, Server, chromium, errors_of, expected_answer, line, needs_browser
+from painter_browser import LEFT, RIGHT, errors_of, expected_answer, line, needs_browser, painter_page
 from painter_browser import picture_of as picture
 
 from nnunet_gmabs import cli
@@ -100,17 +100,10 @@ def gmabs(project, command, *arguments):
 @contextmanager
 def painter(raw, number):
     """The page with the list of scans of the newest round, which must be this one."""
-    server = Server(raw)
-    try:
-        with chromium() as driver:
-            driver.get(server.address)
-            page = Page(driver)
-            page.wait_for_list()
-            assert page.text("list-where").endswith(f"round {number}")
-            yield page
-            assert errors_of(driver) == []
-    finally:
-        server.kill()
+    with painter_page(raw) as page:
+        assert page.text("list-where").endswith(f"round {number}")
+        yield page
+        assert errors_of(page.driver) == []
 
 
 def paint(page, raw, scan):
