@@ -1,5 +1,7 @@
 """Rounds of pseudo labels on disk: readers see complete rounds only, the newest of them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from nnunet_gmabs.data.pseudo_labels import (
     newest_round,
     read_figures,
     read_pseudo_labels,
+    remove_rounds_after,
     remove_rounds_before,
     round_folder,
     write_pseudo_labels,
@@ -65,6 +68,39 @@ def test_older_rounds_go_and_files_in_use_stay_readable(tmp_path):
     assert opened[0, 0, 0] == 1
     clear_rounds(tmp_path)
     assert newest_round(tmp_path) is None
+
+
+def test_newer_rounds_go_and_others_stay(tmp_path):
+    for number in (1, 2, 3):
+        write(tmp_path, number)
+        complete_round(tmp_path, number)
+    remove_rounds_after(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["round_001"] and is_complete(tmp_path, 1)
+
+
+@pytest.mark.slow
+def test_a_training_continued_from_an_older_checkpoint_learns_from_its_own_round(tmp_path, monkeypatch):
+    from nnunet_gmabs.trainers.gmabs import nnUNetTrainerGMABS, nnUNetTrainerMeanTeacher
+    from nnunet_gmabs.trainers.ranks import Ranks
+
+    for number in (1, 2):
+        write(tmp_path / "pseudo_labels", number)
+        complete_round(tmp_path / "pseudo_labels", number)
+    learned_from = []
+    monkeypatch.setattr(
+        nnUNetTrainerMeanTeacher, "on_train_start", lambda self: learned_from.append(newest_round(self.pseudo_labels))
+    )
+    trainer = object.__new__(nnUNetTrainerGMABS)
+    trainer.__dict__ |= {
+        "output_folder": str(tmp_path),
+        "ranks": Ranks(),
+        "_resume_from": {},  # of a checkpoint
+        **{"round": 1, "round_finished": True, "current_epoch": 3, "num_epochs": 3},
+        "relabeller": SimpleNamespace(on=lambda scans: None),
+        **{"scans_to_relabel": lambda: None, "relabel_if_due": lambda: None},
+    }
+    trainer.on_train_start()
+    assert learned_from == [1]
 
 
 def test_a_damaged_file_counts_as_not_labelled_yet_and_is_named_when_read(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nnunet_gmabs.trainers import checkpoint
-from nnunet_gmabs.trainers.random_state import capture, restore, seed_everything
+from nnunet_gmabs.trainers.random_state import capture, restore, restore_generator, seed_everything
 
 CPU = torch.device("cpu")
 
@@ -56,3 +56,13 @@ def test_capturing_draws_nothing():
     first = draw()
     seed_everything(5)
     assert draw() == first
+
+
+def test_a_generator_goes_on_where_it_stood_unless_the_state_is_that_of_another_kind_of_device():
+    generator = torch.Generator().manual_seed(3)
+    state = generator.get_state()
+    expected = torch.rand(4, generator=generator)
+    restore_generator(generator, torch.zeros(16, dtype=torch.uint8))  # a CUDA generator's state has 16 bytes
+    assert not torch.equal(torch.rand(4, generator=generator), expected)
+    restore_generator(generator, state)
+    assert torch.equal(torch.rand(4, generator=generator), expected)

@@ -61,7 +61,8 @@ def export(fold: Path, checkpoint: str, networks: Sequence[str], output: Path) -
     """Write one fold for each network, with nnU-Net's own keys only.
 
     Raises:
-        InputError: no such checkpoint, not one of ours, a network that it does not hold, or the folder is there.
+        InputError: no such checkpoint, not one of ours, a network that it does not hold, the folder is there, or the
+            disk is full.
     """
     import torch
 
@@ -84,7 +85,10 @@ def export(fold: Path, checkpoint: str, networks: Sequence[str], output: Path) -
         for number, name in enumerate(networks):
             exported = {key: content[key] for key in KEYS} | {"network_weights": stored[name]}
             (made / f"fold_{number}").mkdir()
-            torch.save(exported, made / f"fold_{number}" / checkpoint)
+            try:
+                torch.save(exported, made / f"fold_{number}" / checkpoint)
+            except RuntimeError as error:  # how torch reports a full disk
+                raise InputError(f"{output}: could not be written ({str(error).splitlines()[0]}); make room") from error
         made.rename(output)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,9 +147,18 @@ def remove_round(folder: Path, number: int) -> None:
 
 def remove_rounds_before(folder: Path, number: int) -> None:
     """Delete older rounds; a file that a data worker has open stays readable for it."""
+    _remove_rounds(folder, lambda other: other < number)
+
+
+def remove_rounds_after(folder: Path, number: int) -> None:
+    """Delete newer rounds, as remove_rounds_before the older ones."""
+    _remove_rounds(folder, lambda other: other > number)
+
+
+def _remove_rounds(folder: Path, chosen: Callable[[int], bool]) -> None:
     for path in Path(folder).glob("round_*"):
         match = re.fullmatch(r"round_(\d+)", path.name)
-        if match and int(match[1]) < number:
+        if match and chosen(int(match[1])):
             (path / COMPLETE).unlink(missing_ok=True)  # first: nobody may take what is left for a round
             shutil.rmtree(path)
 

@@ -31,6 +31,7 @@ from nnunet_gmabs.learning.supervised import SupervisedLoss, labelled_mask
 from nnunet_gmabs.presets import SPARSE
 from nnunet_gmabs.settings import resolve
 from nnunet_gmabs.trainers import loaders
+from nnunet_gmabs.trainers.compiled import keep_saved_for_backward
 from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.on_cpu import make_faster_on_cpu
 from nnunet_gmabs.trainers.progress import EpochMeans
@@ -111,6 +112,8 @@ class nnUNetTrainerSparse(ResumableTrainer):
             )
         loaders.preprocessed_scans(self)  # nnU-Net would look there, too, and not say what is missing
         seed_everything(*self.entropy)
+        if self._do_i_compile():
+            keep_saved_for_backward()
         super().initialize()
         self.suit_device(unwrap(self.network))
 

@@ -136,6 +136,9 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
             self.ranks.wait()
             super().on_train_start()
             return
+        if self.ranks.writes:  # of a checkpoint that was newer, and cannot be read any more: not this training's labels
+            pseudo_labels.remove_rounds_after(self.pseudo_labels, self.round)
+        self.ranks.wait()
         super().on_train_start()
         relabeller = self.relabeller.on(self.scans_to_relabel())
         lost = relabeller.missing(self.round) if self.round and self.current_epoch < self.num_epochs else []

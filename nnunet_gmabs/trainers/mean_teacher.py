@@ -17,6 +17,7 @@ from nnunet_gmabs.presets import MEAN_TEACHER
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.pseudo_dice import mean_pseudo_dice, of_prefix, with_own_target
+from nnunet_gmabs.trainers.random_state import restore_generator
 
 
 class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
@@ -133,4 +134,4 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     def load_state(self, state: dict) -> None:
         """Counterpart of state()."""
         super().load_state(state)
-        self.perturbations.set_state(state["perturbations"].cpu())
+        restore_generator(self.perturbations, state["perturbations"])

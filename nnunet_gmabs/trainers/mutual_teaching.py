@@ -23,6 +23,7 @@ from nnunet_gmabs.learning.strong_view import apply_strong_view, draw_strong_vie
 from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.encoder_decoder import EncoderDecoder
 from nnunet_gmabs.trainers.peer import Peer
+from nnunet_gmabs.trainers.random_state import restore_generator
 
 if TYPE_CHECKING:
     from nnunet_gmabs.trainers.base import nnUNetTrainerSparse as Base
@@ -232,5 +233,5 @@ class MutualTeaching(Base):
         """Counterpart of state()."""
         super().load_state(state)
         self.peer.load_state(state["peer"])
-        self.views.set_state(state["mutual_generators"]["views"].cpu())
-        self.choices.set_state(state["mutual_generators"]["choices"].cpu())
+        restore_generator(self.views, state["mutual_generators"]["views"])
+        restore_generator(self.choices, state["mutual_generators"]["choices"])

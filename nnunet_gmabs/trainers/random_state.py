@@ -44,3 +44,9 @@ def restore(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+def restore_generator(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Put a generator where get_state found it; one of another kind of device stays where it is."""
+    if state.numel() == generator.get_state().numel():
+        generator.set_state(state.cpu())
