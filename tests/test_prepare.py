@@ -521,6 +521,20 @@ def test_without_names_plans_of_another_name_are_kept(other_plans):
     assert not (pre / "nnUNetPlans.json").exists()
 
 
+def test_plans_are_made_again_by_the_planner_that_made_them(other_plans):
+    _, pre = other_plans
+    before = json.loads((pre / "MyPlans.json").read_text())
+    for used, network in (("nnUNetPlannerResEncM", "ResidualEncoderUNet"), ("ExperimentPlanner", "PlainConvUNet")):
+        (pre / "MyPlans.json").write_text(json.dumps(before | {"experiment_planner_used": used}))
+        assert run(configurations=(), replan=True).plans == ["MyPlans"]
+        after = json.loads((pre / "MyPlans.json").read_text())
+        assert after["experiment_planner_used"] == used
+        assert after["configurations"]["3d_fullres"]["architecture"]["network_class_name"].endswith(f".{network}")
+    (pre / "MyPlans.json").write_text(json.dumps(before | {"experiment_planner_used": "TheirPlanner"}))
+    with pytest.raises(InputError, match=r"MyPlans.json: was made by TheirPlanner, which nnU-Net has not; name a pl"):
+        run(configurations=(), replan=True)
+
+
 @pytest.mark.parametrize("channels", [("CT",), ("MRI", "MRI")])
 def test_channels_that_are_normalised_in_another_way_are_planned_anew(prepared, channels):
     raw, pre = prepared

@@ -54,6 +54,14 @@ def plans_used_before(pre: Path, planner: type) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
+def planner_used(path: Path) -> str | None:
+    """The planner that made a file of plans, as it says itself; None where the file is missing or says nothing."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("experiment_planner_used")
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+
+
 def check_same_channels(raw: RawFolder, pre: Path) -> None:
     """Raise InputError if channels were added since it was planned, or renamed to be normalised in another way."""
     from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
