@@ -152,6 +152,12 @@ BAD_INPUT = {
         ),
         r'dataset.json: "regions_class_order" holds 3, which is no label \(\[1, 2\]\) but would be predicted',
     ),
+    "label value in quotes": (
+        lambda raw: write_dataset_json(
+            raw, {"background": 0, "both": [1, "2"], "right": 2, "ignore": 3}, regions_class_order=[1, 2]
+        ),
+        r"dataset.json: the value of 'both' holds '2'; write an integer, without quotes",
+    ),
     "no dataset.json": (lambda raw: (raw / "dataset.json").unlink(), r"dataset.json is missing"),
     "broken dataset.json": (lambda raw: cut(raw / "dataset.json"), r"dataset.json: not usable"),
     "no label file": (

@@ -113,6 +113,10 @@ def check_dataset_json(raw: RawFolder) -> None:
             f'{path}: labels must hold "background": 0, but hold {raw.labels}; '
             "write names first and values second, as nnU-Net v2 does"
         )
+    for name, value in raw.labels.items():
+        for v in value if isinstance(value, list) else [value]:
+            if isinstance(v, (str, bool)):  # nnU-Net takes "2" in a region for a value that no voxel has
+                raise InputError(f"{path}: the value of {name!r} holds {v!r}; write an integer, without quotes")
     values = raw.label_values
     ignore = raw.ignore_label
     if ignore is not None and (not isinstance(ignore, int) or isinstance(ignore, bool)):

@@ -78,6 +78,16 @@ def check_same_channels(raw: RawFolder, pre: Path) -> None:
         )
 
 
+def check_same_reader(path: Path, plans: PlansManager, reader_writer: type) -> None:
+    """Raise InputError if the plans of this file read images by another class of nnU-Net than the raw data set now."""
+    planned, now = plans.plans["image_reader_writer"], reader_writer.__name__
+    if planned != now:
+        raise InputError(
+            f"{path}: was planned for images read by {planned}, but dataset.json and the first image ask for {now}, "
+            "whose axes may run another way. Use --replan, which makes plans and data again"
+        )
+
+
 def make_plans(pre: Path, planner: type, plans_name: str) -> PlansManager:
     """Run one of nnU-Net's planners; it writes <plans_name>.json and dataset.json into the preprocessed folder."""
     with planner_environment():

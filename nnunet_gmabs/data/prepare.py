@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder, raw_root
 from nnunet_gmabs.data import fingerprint, planning
 from nnunet_gmabs.data.build import Built, DataFolder, outdated_folders
-from nnunet_gmabs.data.cases import Case, check_dataset_json, find_cases, preprocessed_folder
+from nnunet_gmabs.data.cases import Case, check_dataset_json, find_cases, preprocessed_folder, reader_writer_class
 from nnunet_gmabs.data.cpu_plans import CPU_PLANS, STEP_SECONDS, make_cpu_plans
 from nnunet_gmabs.data.expert import labelled_identifiers
 from nnunet_gmabs.data.record import require_prepared_where_it_matters, uses_fingerprint_intensities
@@ -241,6 +241,7 @@ class _Preparation:
             self.say(f"planned: {self.plans_file(name)}")
         else:
             plans.append(planning.load_plans(self.pre, name))
+            planning.check_same_reader(self.plans_file(name), plans[0], reader_writer_class(self.raw, cases))
             self.say(f"kept: {self.plans_file(name)} (--replan makes fingerprint and plans again)")
         if cpu:
             if options.replan or not self.plans_file(CPU_PLANS).is_file():
