@@ -1,5 +1,6 @@
 """Files as 3D Slicer and others write them, read as labels of the scan."""
 
+import nibabel
 import numpy as np
 import pytest
 import raw_data
@@ -8,7 +9,8 @@ from asked import PLANES, answer, ask, drawn, labels_of, make_raw, truth
 
 from nnunet_gmabs.annotation.exchange import class_colours, slicer_colours
 from nnunet_gmabs.annotation.foreign import read_foreign
-from nnunet_gmabs.annotation.merge import merge
+from nnunet_gmabs.annotation.merge import labels_now, merge
+from nnunet_gmabs.annotation.planes import keep_planes
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.sources import source_of, waiting_sources
 from nnunet_gmabs.errors import InputError
@@ -203,6 +205,66 @@ def test_a_reader_that_turns_axes_gets_labels_in_its_own_order(tmp_path):
     assert found.labels.shape == image.shape[1:]
     raw.write_labels(found.labels, tmp_path / "c.nii.gz", found.properties)
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "c.nii.gz"))), truth(SCAN))
+
+
+def nibabel_scan(folder, affine, **more):
+    """A data set of one scan, 18 x 15 x 12 voxels in the order of the file, and its dense labels in that order."""
+    raw_data.write_dataset_json(folder, raw_data.SPARSE_LABELS, scans=1, **more)
+    (folder / "imagesTr").mkdir()
+    labels = np.zeros((18, 15, 12), np.uint8)
+    labels[5:9, 4:10, 3:8] = 1
+    image = np.random.default_rng(0).normal(100 + 80.0 * labels, 10).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(image, affine), folder / "imagesTr/scan_00_0000.nii.gz")
+    return RawFolder(folder), labels
+
+
+def test_the_text_counts_voxels_as_the_file_does_where_the_reader_turns_axes(tmp_path):
+    affine = np.array([[-1.1, 0, 0, 50], [0, 0, 1.3, 60], [0, -1.2, 0, -20], [0, 0, 0, 1]])  # left, down, forward
+    raw, _ = nibabel_scan(tmp_path / "Dataset001_A", affine, overwrite_image_reader_writer="NibabelIOWithReorient")
+    ask(raw, {"scan_00": [(0, 4), (1, 8), (2, 10)]})
+    folder = raw.folder / "gmabs/requests/round_000/for_editors/scan_00"
+    text = (folder / "HOW_TO.txt").read_text()
+    # index 4 from below is 10 from above, of y; index 10 from the right is 7 from the left, of x
+    assert "axial: 3D Slicer S = -32.0 mm; ITK-SNAP cursor y = 11 of 15; nnU-Net axis 0 index 4" in text
+    assert "coronal: 3D Slicer A = 70.4 mm; ITK-SNAP cursor z = 9 of 12; nnU-Net axis 1 index 8" in text
+    assert "sagittal: 3D Slicer R = 42.3 mm; ITK-SNAP cursor x = 8 of 18; nnU-Net axis 2 index 10" in text
+    planes = np.asarray(nibabel.load(folder / "planes.nii.gz").dataobj)
+    assert planes[:, 10].all() and planes[:, :, 8].all() and planes[7].all()
+
+
+def test_labels_of_another_orientation_lie_on_the_same_grid_where_the_reader_turns_axes(tmp_path):
+    affine = np.array([[-1.1, 0, 0, 50], [0, 0, 1.3, 60], [0, -1.2, 0, -20], [0, 0, 0, 1]])
+    raw, labels = nibabel_scan(tmp_path / "Dataset001_A", affine, overwrite_image_reader_writer="NibabelIOWithReorient")
+    (raw.folder / "labelsTr").mkdir()
+    upright = nibabel.as_closest_canonical(nibabel.Nifti1Image(labels, affine))
+    nibabel.save(upright, raw.label_path("scan_00"))
+    assert np.array_equal(labels_now(raw, "scan_00"), np.asarray(upright.dataobj).T)
+    nibabel.save(nibabel.Nifti1Image(labels[::-1], affine), raw.label_path("scan_00"))
+    assert np.array_equal(labels_now(raw, "scan_00"), np.asarray(upright.dataobj).T[:, :, ::-1]), "as its header says"
+    upright.affine[0, 3] += 1.1
+    nibabel.save(nibabel.Nifti1Image(np.asarray(upright.dataobj), upright.affine), raw.label_path("scan_00"))
+    with pytest.raises(InputError, match="labelsTr/scan_00.nii.gz: has origin"):
+        labels_now(raw, "scan_00")
+
+
+def test_scans_whose_axes_are_not_at_right_angles_are_asked_for_and_merged(tmp_path):
+    affine = np.array([[1.1, 0.2, 0, 5], [0, 1.2, 0, 6], [0, 0, 1.3, -20], [0, 0, 0, 1]])
+    raw, labels = nibabel_scan(
+        tmp_path / "Dataset001_A", affine, overwrite_image_reader_writer="NibabelIO"
+    )  # SimpleITK opens no such file
+    ask(raw, {"scan_00": PLANES})
+    how_to = (raw.folder / "gmabs/requests/round_000/for_editors/scan_00/HOW_TO.txt").read_text()
+    assert "axial: 3D Slicer S = -12.2 mm; ITK-SNAP cursor z = 7 of 12; nnU-Net axis 0 index 6" in how_to
+    moved = affine + np.eye(4)[:, [1, 2, 3, 0]] * 0.5
+    for name, where in (("moved", moved), ("right", affine)):
+        (tmp_path / name).mkdir()
+        nibabel.save(nibabel.Nifti1Image(labels, where), tmp_path / name / "scan_00.nii.gz")
+    with pytest.raises(InputError, match=r"moved/scan_00.nii.gz: has .*export it on the grid of the image"):
+        merge(raw, lambda: [source_of(raw, tmp_path / "moved/scan_00.nii.gz", "all")])
+    with pytest.raises(InputError, match=r"scan_00.nrrd: .*scan_00_0000.nii.gz is read by nnU-Net alone"):
+        read_foreign(raw, "scan_00", written(sitk.GetImageFromArray(labels.T), tmp_path / "scan_00.nrrd"))
+    merge(raw, lambda: [source_of(raw, tmp_path / "right/scan_00.nii.gz", "all")])
+    assert np.array_equal(labels_of(raw, "scan_00"), keep_planes(labels.T, PLANES, raw_data.IGNORE))
 
 
 def test_images_of_two_axes_are_asked_for_and_answers_merged_as_flat_as_they_are(tmp_path):

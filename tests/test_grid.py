@@ -163,6 +163,14 @@ def test_two_dimensional_plans_keep_the_distance_of_slices():
     assert grid.spacing == (3.0, 2.0, 0.5)
 
 
+def test_plans_that_leave_scans_as_they_are_keep_their_grid():
+    labels, properties, (plans_manager, configuration) = random_case(0)
+    configuration.configuration = {"resampling_fn_seg": "no_resampling_hack"}
+    found = labels_to_training_grid(labels, properties, plans_manager, configuration, IGNORE)
+    box = tuple(slice(*side) for side in properties["bbox_used_for_cropping"])
+    assert np.array_equal(found, labels.transpose(plans_manager.transpose_forward)[box])
+
+
 def test_channel_axis_is_kept_and_another_shape_is_refused():
     labels, properties, managers = random_case(0)
     with_channel = labels_to_training_grid(labels[None], properties, *managers, IGNORE)

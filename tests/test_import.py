@@ -6,6 +6,7 @@ import raw_data
 import SimpleITK as sitk
 
 from nnunet_gmabs.annotation.import_labels import apply_import, find_drawn_planes, plan_import, read_plane_list
+from nnunet_gmabs.annotation.journal import changing
 from nnunet_gmabs.annotation.planes import plane_mask
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.cli import main
@@ -254,6 +255,27 @@ def test_labels_outside_the_listed_planes_are_refused(data_set):
 def test_a_list_that_does_not_fit_the_files_is_refused(data_set, listed, message):
     with pytest.raises(InputError, match=message):
         plan_import(RawFolder(data_set), listed)
+
+
+def test_what_is_drawn_while_it_looks_is_not_taken_for_not_drawn(data_set):
+    raw = RawFolder(data_set)
+    plan = plan_import(raw, None)
+    write_editor_labels(data_set, 1, as_drawn_in_an_editor(1))
+    before = [path.read_bytes() for path in (*sorted(data_set.glob("labelsTr/*")), data_set / "dataset.json")]
+    with pytest.raises(InputError, match="scan_01.nii.gz: was saved since gmabs import looked at it; run it again"):
+        apply_import(raw, plan)
+    assert before == [path.read_bytes() for path in (*sorted(data_set.glob("labelsTr/*")), data_set / "dataset.json")]
+    apply_import(raw, plan_import(raw, None))
+    with pytest.raises(InputError, match=r"dataset.json: was saved since"):
+        apply_import(raw, plan)
+
+
+def test_no_file_is_turned_while_another_command_changes_labels(data_set):
+    raw = RawFolder(data_set)
+    plan = plan_import(raw, None)
+    with changing(data_set), pytest.raises(InputError, match="another gmabs command that changes .* is running"):
+        apply_import(raw, plan)
+    assert read(data_set, 0).max() == 2
 
 
 def test_a_failure_on_the_way_leaves_everything_as_it_was(data_set, monkeypatch):

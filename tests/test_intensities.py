@@ -117,6 +117,18 @@ def test_a_trainer_refuses_ct_that_was_planned_again_by_stock_nnunet(ct):
         require_prepared_where_it_matters(*trainer_view(pre))
 
 
+def test_plans_with_other_intensities_than_those_of_what_is_drawn_are_named(ct):
+    _, pre = ct
+    said = []
+    prepare(PrepareOptions("1", ("3d_fullres",), processes=1), said.append)
+    assert not [line for line in said if "warning" in line]
+    plans = json.loads((pre / "nnUNetPlans.json").read_text())
+    plans["foreground_intensity_properties_per_channel"]["0"]["std"] /= 3
+    (pre / "nnUNetPlans.json").write_text(json.dumps(plans))
+    prepare(PrepareOptions("1", ("3d_fullres",), processes=1), said.append)
+    assert sum("nnUNetPlans.json normalises by other intensities" in line for line in said) == 1
+
+
 def test_a_fingerprint_of_stock_nnunet_is_refused_for_ct_until_replanned(ct):
     raw, pre = ct
     fingerprint = json.loads((pre / "dataset_fingerprint.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 import raw_data
 from asked import PLANES, answer, ask, drawn, labels_of, make_raw
 
-from nnunet_gmabs.annotation.journal import changing
+from nnunet_gmabs.annotation.journal import Transaction, changing
 from nnunet_gmabs.annotation.ledger import append_events, ledger_file, read_events
 from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.requests import existing_rounds
@@ -152,6 +152,21 @@ def test_a_killed_question_is_asked_completely_or_not_at_all(world):
         else:
             folder = raw.folder / "gmabs/requests/round_001"
             assert (folder / "for_editors/scan_03/HOW_TO.txt").is_file() and (folder / "answers").is_dir()
+
+
+def test_a_change_of_more_than_ten_thousand_files_keeps_their_names(tmp_path):
+    transaction = Transaction(tmp_path)
+    transaction._writes = [("", "")] * 9_999
+
+    def write(path):
+        for part in (path, path.with_suffix(".json")):
+            part.write_text("a")
+
+    transaction.write(tmp_path / "scan_1.tif", write)
+    transaction.write(tmp_path / "scan_2.tif", write)
+    assert [target for target, _ in transaction._writes[9_999:]] == [
+        "scan_1.json", "scan_1.tif", "scan_2.json", "scan_2.tif"
+    ]  # fmt: skip
 
 
 def test_a_torn_line_of_the_ledger_is_cut_off(tmp_path):

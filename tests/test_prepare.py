@@ -6,6 +6,7 @@ import shutil
 
 import asked
 import blosc2
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -521,6 +522,20 @@ def test_without_names_plans_of_another_name_are_kept(other_plans):
     assert not (pre / "nnUNetPlans.json").exists()
 
 
+def test_plans_are_made_again_by_the_planner_that_made_them(other_plans):
+    _, pre = other_plans
+    before = json.loads((pre / "MyPlans.json").read_text())
+    for used, network in (("nnUNetPlannerResEncM", "ResidualEncoderUNet"), ("ExperimentPlanner", "PlainConvUNet")):
+        (pre / "MyPlans.json").write_text(json.dumps(before | {"experiment_planner_used": used}))
+        assert run(configurations=(), replan=True).plans == ["MyPlans"]
+        after = json.loads((pre / "MyPlans.json").read_text())
+        assert after["experiment_planner_used"] == used
+        assert after["configurations"]["3d_fullres"]["architecture"]["network_class_name"].endswith(f".{network}")
+    (pre / "MyPlans.json").write_text(json.dumps(before | {"experiment_planner_used": "TheirPlanner"}))
+    with pytest.raises(InputError, match=r"MyPlans.json: was made by TheirPlanner, which nnU-Net has not; name a pl"):
+        run(configurations=(), replan=True)
+
+
 @pytest.mark.parametrize("channels", [("CT",), ("MRI", "MRI")])
 def test_channels_that_are_normalised_in_another_way_are_planned_anew(prepared, channels):
     raw, pre = prepared
@@ -535,6 +550,36 @@ def test_channels_that_are_normalised_in_another_way_are_planned_anew(prepared, 
     with pytest.raises(InputError, match=r"dataset.json: channel_names are .*planned for \['MRI'\].*--replan"):
         run()
     assert snapshot(raw, pre) == before
+
+
+@pytest.mark.parametrize(
+    ("scan", "message"),
+    [
+        ("scan_07", 'scan_07_0000.nii.gz: cannot be read .*write "overwrite_image_reader_writer": "NibabelIO" into'),
+        ("a_scan", "nnUNetPlans.json: was planned for images read by SimpleITKIO, .* ask for NibabelIO, .*--replan"),
+    ],
+    ids=["last", "first"],
+)
+def test_a_new_scan_that_the_planned_reader_does_not_open_is_named_with_the_cure(prepared, scan, message):
+    raw, pre = prepared
+    affine = np.array([[1.1, 0.2, 0, 5], [0, 1.2, 0, 6], [0, 0, 1.3, -20], [0, 0, 0, 1]])  # not at right angles
+    nibabel.save(nibabel.Nifti1Image(scan_image(7).T, affine), raw / "imagesTr" / f"{scan}_0000.nii.gz")
+    before = snapshot(raw, pre)
+    with pytest.raises(InputError, match=message):
+        run()
+    assert snapshot(raw, pre) == before
+
+
+def test_another_reader_is_planned_anew(prepared):
+    raw, pre = prepared
+    content = dataset_json(raw) | {"overwrite_image_reader_writer": "NibabelIOWithReorient"}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    before = snapshot(raw, pre)
+    with pytest.raises(InputError, match=r"nnUNetPlans.json: was planned for images read by SimpleITKIO, .*Reorient,"):
+        run()
+    assert snapshot(raw, pre) == before
+    assert len(run(replan=True).folders[FOLDER].built) == 6
+    assert cli.main(["status", "-d", "1", "-p", "nnUNetPlans", "-c", "3d_fullres"]) == 0
 
 
 def test_a_channel_may_be_called_something_else(prepared):

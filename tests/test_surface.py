@@ -35,6 +35,17 @@ def test_a_class_that_both_lack_has_no_score():
     assert np.isnan(surface_scores(box(), box(), 1, (1, 1, 1), 1)).all()
 
 
+def test_an_image_of_one_slice_has_contours():
+    prediction, truth = np.zeros((2, 1, 30, 30), int)
+    truth[0, 8:18, 8:18] = 2
+    prediction[0, 5:18, 8:18] = 2
+    hd95, nsd = surface_scores(prediction, truth, 2, (999, 1, 2), 0.5)
+    # contours of 42 and 36 pixels: 10 + 2 x 2 in the three rows above, 8 of the true upper edge between its corners
+    assert (hd95, nsd) == (pytest.approx(3), pytest.approx((42 - 14 + 36 - 8) / (42 + 36)))
+    assert surface_scores(truth, truth, 2, (999, 1, 2), 0) == (0, 1)
+    assert surface_scores(truth * 0, truth, 2, (999, 1, 2), 1) == (pytest.approx(np.hypot(30, 60)), 0)
+
+
 def test_folders_are_read_with_their_spacing(tmp_path):
     for scan, spacing in [("a", (1, 1, 1)), ("b", (3, 1, 1))]:
         for folder, labels in (("truth", box()), ("predicted", box(2))):

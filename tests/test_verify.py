@@ -146,6 +146,18 @@ BAD_INPUT = {
         lambda raw: write_dataset_json(raw, {"background": 0, "both": [1, 2], "right": 2, "ignore": 3}),
         r'dataset.json: regions need "regions_class_order"',
     ),
+    "regions with an order of other values": (
+        lambda raw: write_dataset_json(
+            raw, {"background": 0, "both": [1, 2], "right": 2, "ignore": 3}, regions_class_order=[1, 3]
+        ),
+        r'dataset.json: "regions_class_order" holds 3, which is no label \(\[1, 2\]\) but would be predicted',
+    ),
+    "label value in quotes": (
+        lambda raw: write_dataset_json(
+            raw, {"background": 0, "both": [1, "2"], "right": 2, "ignore": 3}, regions_class_order=[1, 2]
+        ),
+        r"dataset.json: the value of 'both' holds '2'; write an integer, without quotes",
+    ),
     "no dataset.json": (lambda raw: (raw / "dataset.json").unlink(), r"dataset.json is missing"),
     "broken dataset.json": (lambda raw: cut(raw / "dataset.json"), r"dataset.json: not usable"),
     "no label file": (
@@ -232,6 +244,10 @@ BAD_INPUT = {
     "label without an image": (
         lambda raw: image_path(raw, 1).unlink(),
         r"scan_01.nii.gz: there is no image scan_01_0000.nii.gz in imagesTr",
+    ),
+    "link to an image that is not there": (
+        lambda raw: (raw / "imagesTr" / "scan_09_0000.nii.gz").symlink_to("/away/scan_09_0000.nii.gz"),
+        r"scan_09_0000.nii.gz: is a link to a file that is not there; fetch that file, or remove the link",
     ),
     "name that nnU-Net overlooks": (
         lambda raw: shutil.copy(image_path(raw, 1), raw / "imagesTr" / "scan_seg_0000.nii.gz"),

@@ -15,16 +15,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from nnunet_gmabs.annotation.planes import plane_mask
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import Request, RequestedPlane, RequestedScan
-
-if TYPE_CHECKING:
-    import SimpleITK
 
 EDITOR_FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")  # what these programs open, with geometry
 FOLDER = "for_editors"
@@ -52,7 +49,8 @@ def write_for_editors(raw: RawFolder, folder: Path, request: Request) -> None:
         colours = class_colours(raw)
         (target / "slicer_colors.ctbl").write_text(slicer_colours(colours), encoding="utf-8")
         (target / "itksnap_labels.txt").write_text(itksnap_labels(colours), encoding="utf-8")
-        (target / "HOW_TO.txt").write_text(how_to(raw, scan, request.round), encoding="utf-8")
+        text = how_to(raw, scan, request.round, image.shape[1:], properties)
+        (target / "HOW_TO.txt").write_text(text, encoding="utf-8")
 
 
 def label_template(raw: RawFolder, identifier: str, planes: np.ndarray) -> np.ndarray:
@@ -113,12 +111,9 @@ def itksnap_labels(colours: list[tuple[int, str, tuple[int, int, int]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def how_to(raw: RawFolder, scan: RequestedScan, number: int) -> str:
-    """One page of text: which planes, and what to click."""
-    import SimpleITK as sitk
-
-    image = sitk.ReadImage(str(raw.folder / scan.images[0]))
-    planes = "\n".join(f"  - {describe_plane(image, plane)}" for plane in scan.planes)
+def how_to(raw: RawFolder, scan: RequestedScan, number: int, shape: tuple[int, ...], properties: dict[str, Any]) -> str:
+    """One page of text: which planes of a scan with this shape and these properties of nnU-Net, and what to click."""
+    planes = "\n".join(f"  - {describe_plane(plane, shape, properties)}" for plane in scan.planes)
     classes = ", ".join(f"{value} = {name}" for value, name, _ in class_colours(raw))
     labels_name = f"{scan.identifier}_labels{raw.file_ending}"
     return f"""{scan.identifier}, round {number}: please draw these planes completely
@@ -155,27 +150,53 @@ names them one by one. What is not said to be done is not taken.
 """
 
 
-def describe_plane(image: SimpleITK.Image, plane: RequestedPlane) -> str:
-    """Where a plane is, in the words of the editors.
+def describe_plane(plane: RequestedPlane, shape: tuple[int, ...], properties: dict[str, Any]) -> str:
+    """Where a plane is, in the words of the editors, which count voxels in the order of the file.
 
     Args:
-        image: the scan; its axes x, y, z are nnU-Net's 2, 1, 0. One of two axes is one plane.
-        plane: on its grid.
+        plane: on the grid of nnU-Net's reader, whose axes 0, 1, 2 run backwards through x, y, z.
+        shape: of the scan, (X, Y, Z) in nnU-Net's order; an image of two axes is one plane.
+        properties: nnU-Net's, of the scan.
     """
-    if image.GetDimension() == 2:
+    to_mm = _to_world(properties)
+    if to_mm is None:
         return f"the whole image; nnU-Net axis {plane.axis} index {plane.index_orig}"
     x_y_z = 2 - plane.axis
-    index = [(n - 1) // 2 for n in image.GetSize()]
+    index = [*((n - 1) // 2 for n in shape[::-1]), 1]
     index[x_y_z] = plane.index_orig
-    left, posterior, superior = image.TransformIndexToPhysicalPoint(index)
-    direction = np.array(image.GetDirection()).reshape(3, 3)[:, x_y_z]
-    main = int(np.abs(direction).argmax())
+    left, posterior, superior, _ = to_mm @ index
+    main = int(np.abs(to_mm[:3, x_y_z]).argmax())
     view, letter = [("sagittal", "R"), ("coronal", "A"), ("axial", "S")][main]
     position = (-left, -posterior, superior)[main]
+    to_file = _to_file(properties)
+    of_file = int(np.abs(to_file[:3, x_y_z]).argmax())
     return (
-        f"{view}: 3D Slicer {letter} = {position:.1f} mm; ITK-SNAP cursor {'xyz'[x_y_z]} = {plane.index_orig + 1} of "
-        f"{image.GetSize()[x_y_z]}; nnU-Net axis {plane.axis} index {plane.index_orig}"
+        f"{view}: 3D Slicer {letter} = {position:.1f} mm; ITK-SNAP cursor {'xyz'[of_file]} = "
+        f"{round((to_file @ index)[of_file]) + 1} of {shape[plane.axis]}; "
+        f"nnU-Net axis {plane.axis} index {plane.index_orig}"
     )
+
+
+def _to_world(properties: dict[str, Any]) -> np.ndarray | None:
+    """From voxels x, y, z of nnU-Net's reader to mm towards left, posterior, superior, (4, 4); None of two axes."""
+    if "nibabel_stuff" in properties:
+        stuff = properties["nibabel_stuff"]  # nibabel's x grows to the right, y to anterior
+        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ stuff.get("reoriented_affine", stuff["original_affine"])
+    stuff = properties["sitk_stuff"]
+    if len(stuff["origin"]) < 3:
+        return None
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(stuff["direction"], (3, 3)) * stuff["spacing"]
+    matrix[:3, 3] = stuff["origin"]
+    return matrix
+
+
+def _to_file(properties: dict[str, Any]) -> np.ndarray:
+    """From voxels x, y, z of nnU-Net's reader to those of the file, (4, 4): only some readers turn axes."""
+    stuff = properties.get("nibabel_stuff", {})
+    if "reoriented_affine" not in stuff:
+        return np.eye(4)
+    return np.linalg.solve(stuff["original_affine"], stuff["reoriented_affine"])
 
 
 def _link(source: Path, target: Path) -> None:

@@ -18,6 +18,7 @@ from nnunet_gmabs.annotation.exchange import NOT_DRAWN, class_names
 from nnunet_gmabs.annotation.geometry import Grid, embed, grid_of_file, offset_on
 from nnunet_gmabs.annotation.intact import check_finite_labels, check_whole
 from nnunet_gmabs.annotation.raw_folder import RawFolder
+from nnunet_gmabs.annotation.same_grid import check_same_grid
 from nnunet_gmabs.errors import InputError
 
 READABLE = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha", ".mhd")
@@ -53,10 +54,12 @@ def read_foreign(raw: RawFolder, identifier: str, path: Path) -> ForeignLabels:
 
     check_whole(path)
     check_finite_labels(path)
-    reference_file = raw.images_of(identifier)[0]
+    try:
+        reference = grid_of_file(raw.images_of(identifier)[0])
+    except RuntimeError:
+        return _with_readers_eyes(raw, identifier, path)
     try:
         image = sitk.ReadImage(str(path))
-        reference = grid_of_file(reference_file)
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read ({str(error).strip().splitlines()[-1]})") from error
     try:
@@ -68,6 +71,17 @@ def read_foreign(raw: RawFolder, identifier: str, path: Path) -> ForeignLabels:
         notes = [*notes, f"cut down to {' x '.join(map(str, values.shape[::-1]))} voxels, put back at {offset}"]
     labels, properties = _in_readers_order(raw, embed(values, offset, reference.size), reference)
     return ForeignLabels(labels, properties, tuple(notes))
+
+
+def _with_readers_eyes(raw: RawFolder, identifier: str, path: Path) -> ForeignLabels:
+    """The labels of a scan that SimpleITK does not open, such as one whose axes are not at right angles."""
+    reference_file = raw.images_of(identifier)[0]
+    if not path.name.endswith(raw.file_ending):
+        raise InputError(f"{path}: {reference_file} is read by nnU-Net alone; save labels of it as {raw.file_ending}")
+    labels, properties = raw.read_labels(path)
+    image, geometry = raw.read_image(identifier)
+    check_same_grid(path, (1, *labels.shape), properties, reference_file, image.shape, geometry)
+    return ForeignLabels(labels, properties)
 
 
 def class_values(image: Any, raw: RawFolder) -> tuple[np.ndarray, list[str]]:

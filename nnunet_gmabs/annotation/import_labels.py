@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_gmabs.annotation.journal import changing
 from nnunet_gmabs.annotation.planes import Plane, covering_planes, keep_planes, plane_mask
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.errors import InputError
@@ -175,12 +176,22 @@ def apply_import(raw: RawFolder, plan: ImportPlan, progress: Callable[[list], It
 
     Returns:
         The folder with the files as they were before; None if nothing had to be changed.
+
+    Raises:
+        InputError: if another command is changing labels, or a file was saved since it was looked at.
     """
     turned = [scan for scan in plan.scans if scan.planes is not None]
     if not turned and plan.dataset_json == raw.dataset_json:
         return None
+    with changing(raw.folder):
+        return _apply(raw, plan, turned, progress)
+
+
+def _apply(raw: RawFolder, plan: ImportPlan, turned: list[ScanImport], progress: Callable[[list], Iterable]) -> Path:
     paths = {scan.identifier: raw.label_path(scan.identifier) for scan in turned}
     dataset_file = raw.folder / "dataset.json"
+    if RawFolder(raw.folder).dataset_json != raw.dataset_json:
+        raise _saved_meanwhile(dataset_file)
     backup = _back_up(raw.folder, [dataset_file, *paths.values()])
     rollback = Rollback()
     try:
@@ -190,11 +201,17 @@ def apply_import(raw: RawFolder, plan: ImportPlan, progress: Callable[[list], It
         for scan in progress(turned):
             path = paths[scan.identifier]
             labels, properties = raw.read_labels(path)
+            if int((labels != 0).sum()) != scan.labelled_voxels:
+                raise _saved_meanwhile(path)
             raw.write_labels(keep_planes(labels, scan.planes or [], plan.ignore_label), path, properties)
     except BaseException:
         rollback.restore()
         raise
     return backup
+
+
+def _saved_meanwhile(path: Path) -> InputError:
+    return InputError(f"{path}: was saved since gmabs import looked at it; run it again")
 
 
 def _is_plane(value: object) -> bool:

@@ -88,9 +88,9 @@ class Transaction:
 
         What make writes beside it under the same name with another ending comes along, and is changed first.
         """
-        staged = self._staging / f"{len(self._writes):04d}_{target.name}"  # readers and writers look at the ending
+        number = f"{len(self._writes):04d}_"
+        staged = self._staging / f"{number}{target.name}"  # readers and writers look at the ending
         make(staged)
-        number = staged.name[:5]
         beside = sorted(path for path in self._staging.glob(f"{number}*") if path != staged)
         for path in (*beside, staged):
             _sync(path)

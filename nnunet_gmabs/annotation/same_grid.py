@@ -44,7 +44,8 @@ def geometry_of(properties: dict[str, Any]) -> dict[str, np.ndarray]:
         stuff = properties["sitk_stuff"]
         geometry |= {name: np.asarray(stuff[name], dtype=float) for name in ("origin", "direction")}
     if "nibabel_stuff" in properties:
-        affine = np.asarray(properties["nibabel_stuff"]["original_affine"], dtype=float)
+        stuff = properties["nibabel_stuff"]  # voxels lie as the reader turned them, however the file has them
+        affine = np.asarray(stuff.get("reoriented_affine", stuff["original_affine"]), dtype=float)
         geometry["origin"] = affine[:3, 3]
         geometry["direction"] = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return geometry

@@ -113,6 +113,10 @@ def check_dataset_json(raw: RawFolder) -> None:
             f'{path}: labels must hold "background": 0, but hold {raw.labels}; '
             "write names first and values second, as nnU-Net v2 does"
         )
+    for name, value in raw.labels.items():
+        for v in value if isinstance(value, list) else [value]:
+            if isinstance(v, (str, bool)):  # nnU-Net takes "2" in a region for a value that no voxel has
+                raise InputError(f"{path}: the value of {name!r} holds {v!r}; write an integer, without quotes")
     values = raw.label_values
     ignore = raw.ignore_label
     if ignore is not None and (not isinstance(ignore, int) or isinstance(ignore, bool)):
@@ -144,6 +148,12 @@ def _check_regions(raw: RawFolder, path: Path) -> None:
     if not isinstance(order, list) or len(order) != len(regions):
         raise InputError(
             f'{path}: regions need "regions_class_order" with one value for each of {regions}, but it is {order}'
+        )
+    known = sorted(raw.label_values - {0, raw.ignore_label})
+    if wrong := [value for value in order if value not in known]:
+        raise InputError(
+            f'{path}: "regions_class_order" holds {wrong[0]!r}, which is no label ({known}) but would be predicted; '
+            "give each region the value of the voxels that are in it and in no smaller region"
         )
 
 
@@ -197,9 +207,15 @@ def _label_names(raw: RawFolder) -> list[str]:
 
 
 def _names(folder: Path, file_ending: str) -> list[str]:
-    """Names without ending of the files with the data set's ending; another image ending, or case, is an error."""
+    """Names without ending of the files with the data set's ending; another image ending, or case, is an error.
+
+    So is a link that leads nowhere, as on a disk that is away: nnU-Net would overlook the scan.
+    """
     if not folder.is_dir():
         return []
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and not path.exists() and path.name.endswith((*IMAGE_ENDINGS, file_ending)):
+            raise InputError(f"{path}: is a link to a file that is not there; fetch that file, or remove the link")
     files = sorted(no_note_of_macos(path).name for path in folder.iterdir() if path.is_file())
     names = [name.removesuffix(file_ending) for name in files if name.endswith(file_ending)]
     for name in files:

@@ -45,6 +45,11 @@ def is_without_ignore(pre: Path) -> bool:
         raise InputError(f"{path}: not usable ({error}); use --replan, which makes it again") from error
 
 
+def intensities(pre: Path) -> dict[str, Any]:
+    """Of foreground, by channel, as nnU-Net's planners copy them into plans; the fingerprint must exist."""
+    return json.loads(fingerprint_file(pre).read_text(encoding="utf-8"))["foreground_intensity_properties_per_channel"]
+
+
 def extract_fingerprint(pre: Path, raw: RawFolder, cases: Sequence[Case], workers: Workers) -> None:
     """Make nnU-Net's dataset_fingerprint.json from labels in which ignore has become background.
 

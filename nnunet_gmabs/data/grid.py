@@ -17,6 +17,8 @@ from nnunet_gmabs.errors import InputError
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+NO_RESAMPLING = "no_resampling_hack"  # nnU-Net's function in plans that leave every scan on its own grid
+
 
 @dataclass(frozen=True)
 class TrainingGrid:
@@ -49,6 +51,8 @@ class TrainingGrid:
         spacing = list(configuration_manager.spacing)
         if len(spacing) < len(box):  # 2d: slices keep their distance
             spacing = [spacing_orig[0], *spacing]
+        if getattr(configuration_manager, "configuration", {}).get("resampling_fn_seg") == NO_RESAMPLING:
+            spacing = spacing_orig
         shape = compute_new_shape([end - first for first, end in box], spacing_orig, spacing)
         return cls(
             transpose=transpose,

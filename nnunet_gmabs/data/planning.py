@@ -54,6 +54,14 @@ def plans_used_before(pre: Path, planner: type) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
+def planner_used(path: Path) -> str | None:
+    """The planner that made a file of plans, as it says itself; None where the file is missing or says nothing."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("experiment_planner_used")
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+
+
 def check_same_channels(raw: RawFolder, pre: Path) -> None:
     """Raise InputError if channels were added since it was planned, or renamed to be normalised in another way."""
     from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
@@ -67,6 +75,16 @@ def check_same_channels(raw: RawFolder, pre: Path) -> None:
         raise InputError(
             f"{raw.folder / 'dataset.json'}: channel_names are {new}, but it was planned for {old}, and these are not "
             "normalised alike. Use --replan, which makes fingerprint, plans and data again; then train anew"
+        )
+
+
+def check_same_reader(path: Path, plans: PlansManager, reader_writer: type) -> None:
+    """Raise InputError if the plans of this file read images by another class of nnU-Net than the raw data set now."""
+    planned, now = plans.plans["image_reader_writer"], reader_writer.__name__
+    if planned != now:
+        raise InputError(
+            f"{path}: was planned for images read by {planned}, but dataset.json and the first image ask for {now}, "
+            "whose axes may run another way. Use --replan, which makes plans and data again"
         )
 
 

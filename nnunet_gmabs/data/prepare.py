@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder, raw_root
 from nnunet_gmabs.data import fingerprint, planning
 from nnunet_gmabs.data.build import Built, DataFolder, outdated_folders
-from nnunet_gmabs.data.cases import Case, check_dataset_json, find_cases, preprocessed_folder
+from nnunet_gmabs.data.cases import Case, check_dataset_json, find_cases, preprocessed_folder, reader_writer_class
 from nnunet_gmabs.data.cpu_plans import CPU_PLANS, STEP_SECONDS, make_cpu_plans
 from nnunet_gmabs.data.expert import labelled_identifiers
 from nnunet_gmabs.data.record import require_prepared_where_it_matters, uses_fingerprint_intensities
@@ -150,8 +150,8 @@ class _Preparation:
         plans = self.plan(cases)
         folders = self.choose_folders(plans)
         without_ignore = fingerprint.is_without_ignore(self.pre)
-        if not without_ignore and self.raw.ignore_label is not None:
-            self.refuse_stock_fingerprint(folders)
+        if self.raw.ignore_label is not None:
+            self.check_intensities(folders, without_ignore)
         self.update_dataset_json()
         result = Prepared(self.raw.folder, self.pre, [p.plans_name for p in plans])
         for folder in folders:
@@ -237,10 +237,11 @@ class _Preparation:
             planning.check_same_channels(self.raw, self.pre)
         plans = []
         if options.replan or not self.plans_file(name).is_file():
-            plans.append(planning.make_plans(self.pre, self.planner, name))
+            plans.append(planning.make_plans(self.pre, self.planner_of(name), name))
             self.say(f"planned: {self.plans_file(name)}")
         else:
             plans.append(planning.load_plans(self.pre, name))
+            planning.check_same_reader(self.plans_file(name), plans[0], reader_writer_class(self.raw, cases))
             self.say(f"kept: {self.plans_file(name)} (--replan makes fingerprint and plans again)")
         if cpu:
             if options.replan or not self.plans_file(CPU_PLANS).is_file():
@@ -252,6 +253,19 @@ class _Preparation:
                 self.say(f"{kept} (--replan makes all plans again)")
             plans.append(planning.load_plans(self.pre, CPU_PLANS))
         return plans
+
+    def planner_of(self, name: str) -> type:
+        """The planner that is asked for; where none is, and the plans exist, the one that made them."""
+        path = self.plans_file(name)
+        used = planning.planner_used(path)
+        if self.options.planner != planning.DEFAULT_PLANNER or used in (None, planning.DEFAULT_PLANNER):
+            return self.planner
+        try:
+            planner = planning.find_planner(used)
+        except InputError as error:
+            raise InputError(f"{path}: was made by {used}, which nnU-Net has not; name a planner with -pl") from error
+        self.say(f"planner: {used}, as before (-pl names another)")
+        return planner
 
     def plans_file(self, name: str) -> Path:
         return self.pre / f"{name}.json"
@@ -287,14 +301,28 @@ class _Preparation:
             self.say(f"prepared before: {', '.join(names)} (-c names others)")
         return names
 
-    def refuse_stock_fingerprint(self, folders: list[DataFolder]) -> None:
-        """Raise InputError if intensities of ignored voxels would be normalised by."""
-        if any(uses_fingerprint_intensities(folder.configuration_manager) for folder in folders):
+    def check_intensities(self, folders: list[DataFolder], without_ignore: bool) -> None:
+        """Whether intensities of ignored voxels would be normalised by.
+
+        Raises:
+            InputError: if they would; plans with other intensities than the fingerprint's are named only, for they may
+                be of another data set.
+        """
+        path = fingerprint.fingerprint_file(self.pre)
+        by_fingerprint = [f for f in folders if uses_fingerprint_intensities(f.configuration_manager)]
+        if by_fingerprint and not without_ignore:
             raise InputError(
-                f"{fingerprint.fingerprint_file(self.pre)}: made by stock nnU-Net, which counts ignored voxels as "
+                f"{path}: made by stock nnU-Net, which counts ignored voxels as "
                 "foreground; CT would be normalised by wrong intensities. Use --replan, which makes fingerprint, "
-                "plans and data again"
+                "plans and data again; or, for plans of another data set, remove this file, which keeps them"
             )
+        for name, plans in {f.plans_manager.plans_name: f.plans_manager for f in by_fingerprint}.items():
+            if plans.foreground_intensity_properties_per_channel != fingerprint.intensities(self.pre):
+                self.say(
+                    f"warning: {self.plans_file(name)} normalises by other intensities than {path.name} has of what is "
+                    "drawn. That is right for plans of another data set, or of fewer labels; if stock nnU-Net made "
+                    f"them, it counted ignored voxels as foreground: use -p {name} --replan"
+                )
 
     def update_dataset_json(self) -> None:
         """nnU-Net's copy of dataset.json in the preprocessed folder follows the raw one."""

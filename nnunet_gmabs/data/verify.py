@@ -69,7 +69,7 @@ def verify_cases(
     """
     facts = {case.identifier: f for case in cases for f in known.get(case.identifier, []) if _unchanged(case, f)}
     unread = [case for case in cases if case.identifier not in facts]
-    reader = reader_writer_class(raw, unread) if unread else object
+    reader = reader_writer_class(raw, cases) if unread else object  # nnU-Net takes one for all, by the first scan
     channels, known_labels = len(raw.dataset_json["channel_names"]), frozenset(raw.label_values)
     jobs = [_Job(case, channels, known_labels, reader) for case in unread]
     errors = {}
@@ -186,7 +186,10 @@ def _read(read: Any, argument: Any, path: Path) -> tuple[np.ndarray, dict[str, A
         return read(argument)
     except Exception as error:  # every image library has its own exceptions for a broken file
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise InputError(f"{path}: cannot be read ({last}); copy or export it again") from error
+        cure = "copy or export it again"
+        if "orthonormal" in last:  # axes that are not at right angles
+            cure += ', or write "overwrite_image_reader_writer": "NibabelIO" into dataset.json'
+        raise InputError(f"{path}: cannot be read ({last}); {cure}") from error
 
 
 def _check_image(case: Case, image: np.ndarray, channels: int) -> None:

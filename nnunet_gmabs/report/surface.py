@@ -20,7 +20,7 @@ def surface_scores(
     HD95 = max(q95 d(S_P, S_T), q95 d(S_T, S_P)); NSD = share of both surfaces within the tolerance of the other.
 
     Args:
-        prediction: integers, (X, Y, Z).
+        prediction: integers, (X, Y, Z); an image of one slice (2D data) has contours instead of surfaces.
         truth: integers of the same shape.
         label: the class.
         spacing_mm: of the three axes.
@@ -30,6 +30,9 @@ def surface_scores(
         HD95 in mm, at least 0, and NSD in [0, 1]. Where only one of the two has the class, the diagonal of the scan
         and 0; where neither has it, nan and nan. Source: Nikolov et al., arXiv 1809.04430, for NSD.
     """
+    kept = [axis for axis, length in enumerate(truth.shape) if length > 1]  # across the others all is surface
+    spacing_mm = [spacing_mm[axis] for axis in kept]
+    prediction, truth = np.squeeze(prediction), np.squeeze(truth)
     masks = prediction == label, truth == label
     if not masks[0].any() or not masks[1].any():
         if not masks[0].any() and not masks[1].any():
