@@ -112,12 +112,27 @@ def test_the_hull_of_three_planes_of_a_ball_is_between_octahedron_and_ball():
     assert 0.75 * ball.sum() < hull.sum() < 1.1 * ball.sum()
 
 
-@pytest.mark.parametrize("piece", ["one voxel", "a line", "a plane"])
-def test_flat_pieces_keep_themselves(piece):
-    mask = np.zeros((5, 6, 7), bool)
-    mask[{"one voxel": (2, 3, 3), "a line": (2, 3), "a plane": (2, slice(1, 5), slice(1, 6))}[piece]] = True
+ROWS, COLUMNS = np.indices((13, 15)) - 6
+FLAT = {
+    "one voxel": (ROWS == 0) & (COLUMNS == 0),
+    "a line": ROWS == 0,
+    "a triangle": (ROWS >= COLUMNS) & (COLUMNS >= -6),
+}
+
+
+@pytest.mark.parametrize("piece", FLAT)
+def test_convex_pieces_in_one_plane_are_their_own_hull(piece):
+    mask = np.zeros((5, 13, 15), bool)
+    mask[2] = FLAT[piece]
+    assert np.array_equal(convex_hull(mask, (1, 1, 1)), mask)
+    assert np.array_equal(convex_hull(mask, (3, 1, 1)), mask)
+
+
+def test_the_hull_of_a_disc_is_no_more_than_half_a_voxel_larger():
+    mask = np.zeros((5, 13, 15), bool)
+    mask[2] = ROWS**2 + COLUMNS**2 <= 25
     hull = convex_hull(mask, (1, 1, 1))
-    assert hull[mask].all() and not hull[[0, 1, 3, 4]].any()
+    assert hull[mask].all() and not hull[[0, 1, 3, 4]].any() and not hull[2][ROWS**2 + COLUMNS**2 > 5.5**2].any()
 
 
 # ---- transforming

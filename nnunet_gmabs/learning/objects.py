@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial import ConvexHull
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,16 @@ def cut_out_objects(
 
 
 def convex_hull(piece: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
-    """(X, Y, Z) bool: voxels in the convex hull of True voxels, or within half the smallest spacing of it.
+    """(X, Y, Z) bool: voxels in the convex hull of True voxels, each of which reaches half the smallest spacing.
 
-    A piece without three independent directions (a single drawn plane) gives that plane's hull, one voxel thick.
+    A piece in one plane gives that plane's hull, one voxel thick.
     """
-    points = np.argwhere(piece & ~ndimage.binary_erosion(piece)) * np.asarray(spacing, float)
-    try:
-        hull = ConvexHull(points, qhull_options="QJ")  # joggled: flat pieces have a hull, too
-    except QhullError:  # fewer voxels than corners of a simplex
-        return piece.copy()
+    half = 0.5 * min(spacing)
+    reach = half * np.concatenate([np.eye(3), -np.eye(3)])  # so that no piece is flat
+    surface = np.argwhere(piece & ~ndimage.binary_erosion(piece)) * np.asarray(spacing, float)
+    hull = ConvexHull((surface[:, None] + reach).reshape(-1, 3))
     grid = np.indices(piece.shape).reshape(3, -1).T * np.asarray(spacing, float)
     inside = np.ones(len(grid), bool)
-    for equation in hull.equations:  # one by one: all at once would take facets x voxels numbers
-        inside[inside] = grid[inside] @ equation[:3] + equation[3] <= 0.5 * min(spacing)
-    return inside.reshape(piece.shape) | piece
+    for equation in np.unique(hull.equations, axis=0):  # one by one: all at once would take facets x voxels numbers
+        inside[inside] = grid[inside] @ equation[:3] + equation[3] <= 1e-6 * half
+    return inside.reshape(piece.shape)
