@@ -1,7 +1,7 @@
 """Write nnU-Net's postprocessing.pkl for a sparsely labelled data set, for predictions of any model.
 
     gmabs postprocessing -d 4
-    nnUNetv2_apply_postprocessing -i PREDICTIONS -o OUT -pp_pkl_file nnUNet_preprocessed/Dataset004_X/postprocessing.pkl
+    nnUNetv2_apply_postprocessing -i IN -o OUT -pp_pkl_file $nnUNet_preprocessed/Dataset004_X/postprocessing.pkl
 
 Classes that the drawn planes show in one piece keep their largest part. Trainings of this package write such a file
 into their own folder by themselves. Do not apply it to what may occur several times in a scan, such as lesions: a few
@@ -18,7 +18,7 @@ from nnunet_gmabs.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments, with nnU-Net's names where nnU-Net has one."""
-    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set")
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID, name or folder of the data set")
     parser.add_argument(
         "-o", dest="output", metavar="FILE", type=Path, help="default: postprocessing.pkl of the preprocessed data set"
     )

@@ -13,7 +13,7 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set, or folder")
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID, name or folder of the data set")
     parser.add_argument("--round", type=int, metavar="R", required=True, help="the round to take back")
 
 
