@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look at labelsTr, write the file, and say what it does."""
     from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
-    from nnunet_gmabs.data.cases import preprocessed_folder
+    from nnunet_gmabs.data.cases import preprocessed_folder, read_made_labels
+    from nnunet_gmabs.files import sha256
     from nnunet_gmabs.postprocessing import FILE, write
 
     raw = RawFolder(find_raw_folder(args.dataset))
@@ -41,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or preprocessed_folder(raw.folder) / FILE
     if not output.parent.is_dir():
         raise InputError(f"{output.parent}: no such folder; run gmabs prepare, or name another file with -o")
-    files = [path for path in map(raw.label_path, raw.scans()) if path.is_file()]
+    made = read_made_labels(raw.folder)  # for unlabelled scans, so they say nothing
+    labels = {name: path for name in raw.scans() if (path := raw.label_path(name)).is_file()}
+    files = [path for name, path in labels.items() if made.get(name) != sha256(path)]
     if not files:
         raise InputError(f"{raw.folder / 'labelsTr'}: no label file, so nothing is known; draw some planes first")
     classes = write(output, (raw.read_labels(path)[0] for path in files), raw.ignore_label)

@@ -2,8 +2,8 @@
 
     gmabs unmerge -d 4 --round 2
 
-Answers stay where they are, and can be merged again. Refused if a later round was merged into one of the scans, or a
-label file was changed since.
+Answers of `gmabs annotate` stay where they are, and `gmabs merge` takes them again; files painted elsewhere have to be
+named again. Refused if a later round was merged into one of the scans, or a label file was changed since.
 """
 
 from __future__ import annotations
