@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--generalist",
         metavar="NAME",
         default="embedded",
-        help="helper model: embedded (default), walker, sam, mobile_sam, or none",
+        help="generalist that can be asked: embedded (default), walker, sam, mobile_sam, or none",
     )
 
 
