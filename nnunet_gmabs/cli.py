@@ -38,7 +38,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all subcommands; each one's help is its module's docstring."""
     parser = argparse.ArgumentParser(
-        prog="gmabs", description="Train nnU-Net from a few labelled planes in a few scans."
+        prog="gmabs",
+        description="Train nnU-Net from a few labelled planes in a few scans.",
+        epilog="gmabs COMMAND --help says more, with examples. Training and prediction are nnU-Net's own commands.",
     )
     parser.add_argument("--version", action="version", version=f"nnunet_gmabs {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -233,7 +233,8 @@ def plot(table: list[dict], rows: list[dict], title: str, path: Path) -> None:
     for axis, (name, label) in zip(axes[0], panels, strict=True):
         own = [row for row in rows if (row["data set"], row["class"]) == (name, label)]
         axis.plot([0.4, 1], [0.4, 1], color="0.6", linewidth=1, label="no gain")
-        axis.plot([row["specialist"] for row in own], [row["fused"] for row in own], ".", color="tab:blue", alpha=0.35)
+        dots = {"color": "tab:blue", "alpha": 0.35, "label": "one scan"}
+        axis.plot([row["specialist"] for row in own], [row["fused"] for row in own], ".", **dots)
         part = [row for row in table if (row["data set"], row["class"]) == (name, label)]
         x, y = ([row[key] for row in part] for key in ("specialist", "fused"))
         spread = [[row["gain"] - row["low"] for row in part], [row["high"] - row["gain"] for row in part]]

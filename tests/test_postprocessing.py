@@ -11,6 +11,8 @@ from nnunetv2.postprocessing.remove_connected_components import apply_postproces
 
 from nnunet_gmabs import postprocessing
 from nnunet_gmabs.cli import main
+from nnunet_gmabs.data.cases import MADE_LABELS
+from nnunet_gmabs.files import sha256, write_json
 
 IGNORE = 3
 SHAPE = (6, 7, 8)
@@ -64,6 +66,10 @@ def test_the_command_says_what_is_kept_and_nnunet_does_it(raw, tmp_path, capsys)
         labels[2:6, 2:6, 2:6] = 1
         labels[6:, :2, :] = labels[6:, -2:, :] = 2
         raw_data.write_labels(raw, number, ((0, 4), (0, 7), (1, 4), (1, 0), (2, 3)), labels)
+    raw_data.write_labels(raw, 3, ())
+    made = sha256(raw / "labelsTr" / f"{raw_data.name(3)}.nii.gz")
+    (raw / MADE_LABELS).parent.mkdir()
+    write_json(raw / MADE_LABELS, {raw_data.name(3): made, raw_data.name(2): "another file, before it was drawn in"})
     file, predicted = tmp_path / "p.pkl", tmp_path / "predicted.nii.gz"
     assert main(["postprocessing", "-d", "104", "-o", str(file)]) == 0
     said = capsys.readouterr().out

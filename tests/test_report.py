@@ -135,6 +135,7 @@ def test_a_plane_tells_where_it_is_why_and_what_came_of_it(raw, tmp_path):
     row = found.tables["round"][1]
     assert row[:5] == ["scan_01", "", "axial, axis 0, index 6", "because", "in the labels"]
     assert row[5].startswith("anna") and row[6] == "1.5"
+    assert "In the labels: 2 planes; waits for an expert: 2 planes." in found.text
     unmerge(raw, 0)
     states = [plane.state for scan in rounds(raw)[0].scans for plane in scan.planes]
     assert states == ["taken back"] * 2 + ["waits for an expert"] * 2

@@ -26,12 +26,17 @@ PORT = 8017  # always the same one, so that a browser finds unsaved strokes agai
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set")
-    parser.add_argument("--round", type=int, help="round of questions (default: the newest)")
-    parser.add_argument("--annotator", help="your name in the answers (default: your user name)")
-    parser.add_argument("--port", type=int, default=PORT, help=f"where the server listens (default {PORT}; 0: any)")
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID, name or folder of the data set")
+    parser.add_argument("--round", type=int, metavar="R", help="round of questions (default: the newest)")
+    parser.add_argument("--annotator", metavar="NAME", help="your name in the answers (default: your user name)")
+    parser.add_argument("--port", type=int, default=PORT, help=f"where the server listens (default: {PORT}; 0: any)")
     parser.add_argument("--open", action="store_true", help="open the browser, too")
-    parser.add_argument("--generalist", default="embedded", help="model that can be asked (default: embedded; none)")
+    parser.add_argument(
+        "--generalist",
+        metavar="NAME",
+        default="embedded",
+        help="generalist that can be asked: embedded (default), walker, sam, mobile_sam, or none",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

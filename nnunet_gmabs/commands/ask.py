@@ -38,20 +38,30 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set, or folder")
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID, name or folder of the data set")
     parser.add_argument("--scans", type=int, required=True, metavar="K", help="how many scans")
-    parser.add_argument("--planes", type=int, default=3, help="planes in each; 3 = one on each axis (default); 2D: 1")
-    parser.add_argument("--strategy", help="default: foreground-random with --from, else cold-start")
-    parser.add_argument("--from", dest="model", type=Path, metavar="MODEL_FOLDER", help="the model to ask")
+    parser.add_argument(
+        "--planes", type=int, metavar="N", default=3, help="planes in each; 3 = one on each axis (default); 2D: 1"
+    )
+    parser.add_argument("--strategy", metavar="NAME", help="default: foreground-random with --from, else cold-start")
+    parser.add_argument(
+        "--from", dest="model", type=Path, metavar="MODEL_FOLDER", help="the model whose predictions are looked at"
+    )
     parser.add_argument("--against", type=Path, metavar="MODEL_FOLDER", help="the other model, for disagreement")
     parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD", help="folds of the model (default: all)")
-    parser.add_argument("--checkpoint", metavar="NAME", help="default: checkpoint_final.pth, else best, else latest")
+    parser.add_argument(
+        "-chk",
+        "--checkpoint",
+        dest="checkpoint",
+        metavar="CHECKPOINT",
+        help="file in the folds' folders (default: checkpoint_final.pth, else ..._best.pth, else ..._latest.pth)",
+    )
     parser.add_argument(
         "--plane-choice",
         choices=("middle", "information", "random"),
         help="how planes are chosen (default: as the strategy says)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
     parser.add_argument("--budget", type=int, metavar="PLANES", help="ask for at most so many planes")
     parser.add_argument("--labelled-too", action="store_true", help="also more planes in scans labelled already")
     add_part_arguments(parser)

@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="for everything that is made (default: work/demo, or the next free work/demo_2, ...)",
     )
-    parser.add_argument("--iterations", type=int, default=600, help="training steps of each method (default 600)")
-    parser.add_argument("--seed", type=int, default=0, help="of scans, labels and trainings (default 0)")
+    parser.add_argument("--iterations", type=int, default=600, help="training steps of each method (default: 600)")
+    parser.add_argument("--seed", type=int, default=0, help="of scans, labels and trainings (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:

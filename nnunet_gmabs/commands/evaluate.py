@@ -1,6 +1,6 @@
 """Dice of predictions against true labels, for each scan and class.
 
-    gmabs evaluate -p predictions -g nnUNet_raw/Dataset004_Hippocampus/labelsTs -l 1 2
+    gmabs evaluate -p predictions -g $nnUNet_raw/Dataset004_Hippocampus/labelsTs -l 1 2
 
 Both folders must hold the same scans, on the same grids. A class that neither truth nor prediction has in a scan shows
 as a dash and is left out of the means.
@@ -17,14 +17,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", dest="predictions", metavar="PRED", type=Path, required=True, help="folder of predictions"
     )
-    parser.add_argument("-g", dest="truth", metavar="TRUTH", type=Path, required=True, help="true labels")
+    parser.add_argument("-g", dest="truth", metavar="TRUTH", type=Path, required=True, help="folder of true labels")
     parser.add_argument(
         "-l", dest="labels", metavar="LABEL", type=int, nargs="+", required=True, help="classes, such as 1 2"
     )
-    parser.add_argument("--ignore", type=int, help="value in TRUTH whose voxels do not count (default: none)")
-    parser.add_argument("--file-ending", default=".nii.gz", help="of the label files (default .nii.gz)")
     parser.add_argument(
-        "--csv", metavar="FILE", type=Path, help="also write all values to this file, named as the method"
+        "--ignore", metavar="VALUE", type=int, help="value in TRUTH whose voxels do not count (default: none)"
+    )
+    parser.add_argument(
+        "--file-ending", metavar="ENDING", default=".nii.gz", help="of the label files (default: .nii.gz)"
+    )
+    parser.add_argument(
+        "--csv", metavar="FILE", type=Path, help="also write all values to this file; its name tells the method in it"
     )
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
 

@@ -1,6 +1,6 @@
 """Write networks of one training as a model folder that stock nnU-Net predicts with.
 
-    gmabs export -m nnUNet_results/Dataset004_X/nnUNetTrainerCMEMS__nnUNetPlans__3d_fullres/fold_0 --ensemble
+    gmabs export -m $nnUNet_results/Dataset004_X/nnUNetTrainerCMEMS__nnUNetPlans__3d_fullres/fold_0 --ensemble
     nnUNetv2_predict -d 4 -c 3d_fullres -tr nnUNetTrainerCMEMSEnsemble -f 0 1 -i IN -o OUT
 
 The two networks that taught each other become folds 0 and 1, whose predictions nnU-Net averages. --network writes
@@ -35,7 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", dest="output", metavar="OUT", type=Path, help="model folder to write (default: beside, named ...Ensemble)"
     )
-    parser.add_argument("-chk", dest="checkpoint", default="checkpoint_final.pth", help="file in FOLD (default: final)")
+    parser.add_argument(
+        "-chk",
+        dest="checkpoint",
+        metavar="CHECKPOINT",
+        default="checkpoint_final.pth",
+        help="file in FOLD (default: checkpoint_final.pth)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, help="label files painted elsewhere")
-    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set, or folder")
-    parser.add_argument("--round", type=int, metavar="R", help="take this round only (default: all; latest for PATH)")
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID, name or folder of the data set")
+    parser.add_argument(
+        "--round", type=int, metavar="R", help="only this round (default: all; PATH: the newest that asks for the scan)"
+    )
     parser.add_argument(
         "--done",
         nargs="+",
         metavar="AXIS:INDEX",
         help="planes that are drawn completely in the files named by PATH, or all; axes in nnU-Net's order",
     )
-    parser.add_argument("--extra-planes", action="store_true", help="also take what nobody asked for")
+    parser.add_argument("--extra-planes", action="store_true", help="also take planes that nobody asked for")
     parser.add_argument(
         "--on-conflict",
         choices=("keep", "replace"),

@@ -9,8 +9,10 @@ from nnunet_gmabs.errors import InputError
 
 def add_part_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare -num_parts and -part_id."""
-    parser.add_argument("-num_parts", type=int, default=1, help="processes that share the work (default: 1)")
-    parser.add_argument("-part_id", type=int, default=0, help="which of them this is, from 0 (default: 0)")
+    parser.add_argument(
+        "-num_parts", metavar="N", type=int, default=1, help="processes that share the work (default: 1)"
+    )
+    parser.add_argument("-part_id", metavar="I", type=int, default=0, help="which of them this is, from 0 (default: 0)")
 
 
 def part_of(args: argparse.Namespace) -> slice:

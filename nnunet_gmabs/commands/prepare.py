@@ -15,7 +15,7 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments, with nnU-Net's names where nnU-Net has one."""
-    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set")
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID, name or folder of the data set")
     parser.add_argument(
         "-c",
         dest="configurations",

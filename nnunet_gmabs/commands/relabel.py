@@ -1,6 +1,6 @@
 """Let the generalist label all scans, prompted by a finished model.
 
-    gmabs relabel -d 4 --from nnUNet_results/Dataset004_X/nnUNetTrainer__nnUNetPlans__3d_fullres -f 0 -o LABELS
+    gmabs relabel -d 4 --from $nnUNet_results/Dataset004_X/nnUNetTrainer__nnUNetPlans__3d_fullres -f 0 -o LABELS
 
 One round of what nnUNetTrainerGMABS does, with any model that nnU-Net has trained on this data set: a label file for
 each preprocessed scan, on the scan's own grid. Voxels that an expert drew keep the expert's label. Which generalist is
@@ -21,16 +21,23 @@ from nnunet_gmabs.commands.parts import add_part_arguments, part_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments, with nnU-Net's names where nnU-Net has one."""
-    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set")
-    parser.add_argument("--from", dest="model", metavar="FOLDER", type=Path, required=True, help="folder of a training")
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID, name or folder of the data set")
+    parser.add_argument(
+        "--from", dest="model", metavar="FOLDER", type=Path, required=True, help="nnU-Net's folder of a training"
+    )
     parser.add_argument("-f", dest="fold", metavar="FOLD", help="fold whose network is used (default: the first)")
-    parser.add_argument("-chk", dest="checkpoint", help="file in the fold's folder (default: final, else best)")
+    parser.add_argument(
+        "-chk",
+        dest="checkpoint",
+        metavar="CHECKPOINT",
+        help="file in the fold's folder (default: checkpoint_final.pth, else ..._best.pth, else ..._latest.pth)",
+    )
     parser.add_argument(
         "-o", dest="output", metavar="OUT", type=Path, help="gets the labels (default: relabelled in the fold's folder)"
     )
     add_part_arguments(parser)
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), help="default: a GPU where there is one")
-    parser.add_argument("--yes", action="store_true", help="also when encoding takes hours on a CPU")
+    parser.add_argument("--yes", action="store_true", help="begin also where encoding takes hours on a CPU")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ The page holds everything within itself, opens offline, and can be printed or se
 sentence, what is damaged is named.
 
     gmabs report -d 4
-    gmabs report -d 4 --from nnUNet_results/Dataset004_X/nnUNetTrainerGMABS__nnUNetPlans__3d_fullres -o report.html
+    gmabs report -d 4 --from $nnUNet_results/Dataset004_X/nnUNetTrainerGMABS__nnUNetPlans__3d_fullres -o report.html
     gmabs report -d 4 --predictions sparse=predictions_sparse gmabs=predictions_gmabs
 
 A training that asked a simulated expert shows its own rounds, from its output folder.
@@ -28,7 +28,7 @@ REPORT_FILE = "gmabs_report.html"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set, or folder")
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID, name or folder of the data set")
     parser.add_argument(
         "--from",
         dest="trainings",

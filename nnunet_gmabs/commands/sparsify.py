@@ -19,22 +19,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("source", metavar="SRC", help="dense data set: ID, name under nnUNet_raw, or folder")
     parser.add_argument("target", metavar="DST", help="copy to make: DatasetXXX_Name under nnUNet_raw, or folder")
-    parser.add_argument("--scans", type=int, required=True, help="training scans that keep labels")
+    parser.add_argument("--scans", metavar="K", type=int, required=True, help="training scans that keep labels")
     parser.add_argument(
         "--planes",
         type=_planes,
+        metavar="N",
         default=3,
         help="planes kept in each; 3 = one on each axis (default); all = the scan is labelled densely",
     )
-    parser.add_argument("--seed", type=int, default=0, help="draws the scans and random planes (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the scans and random planes (default: 0)")
     parser.add_argument(
         "--position",
         choices=("roi-middle", "random"),
         default="roi-middle",
         help="planes through the middle of the foreground's box (default), or anywhere through the foreground",
     )
-    parser.add_argument("--test", type=int, default=0, help="training scans moved to the test set first (default 0)")
-    parser.add_argument("--test-seed", type=int, default=0, help="draws these, whatever --seed is (default 0)")
+    parser.add_argument(
+        "--test", metavar="N", type=int, default=0, help="training scans moved to the test set first (default: 0)"
+    )
+    parser.add_argument("--test-seed", type=int, default=0, help="draws these, whatever --seed is (default: 0)")
 
 
 def _planes(text: str) -> int | None:

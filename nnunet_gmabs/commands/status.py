@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments, with nnU-Net's names where nnU-Net has one."""
-    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set")
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID, name or folder of the data set")
     parser.add_argument("-p", dest="plans", metavar="PLANS", help="name of the plans (default: those prepared for)")
     parser.add_argument(
         "-c", dest="configuration", metavar="CONFIGURATION", help="configuration (default: every prepared one)"

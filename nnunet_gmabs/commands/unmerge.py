@@ -2,8 +2,8 @@
 
     gmabs unmerge -d 4 --round 2
 
-Answers stay where they are, and can be merged again. Refused if a later round was merged into one of the scans, or a
-label file was changed since.
+Answers of `gmabs annotate` stay where they are, and `gmabs merge` takes them again; files painted elsewhere have to be
+named again. Refused if a later round was merged into one of the scans, or a label file was changed since.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID or name of the data set, or folder")
+    parser.add_argument("-d", dest="dataset", metavar="ID", required=True, help="ID, name or folder of the data set")
     parser.add_argument("--round", type=int, metavar="R", required=True, help="the round to take back")
 
 

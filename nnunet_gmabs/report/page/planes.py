@@ -108,7 +108,7 @@ def draw_planes(look: Look, planes: Sequence[Plane], classes: Mapping[int, str])
         for bare, marked, plane in zip(panels[::2], panels[1::2], planes, strict=True):
             for panel in (bare, marked):
                 _show_image(panel, look, plane, low, high)
-            bare.set_title(look.name(plane), loc="left", fontsize=8.5)
+            bare.set_title(look.name(plane), loc="left", fontsize=11)
             _show_expert(marked, look, plane, list(classes))
             for who, labels in look.lines.items():
                 _show_lines(marked, look, plane, labels, who, list(classes))
@@ -126,7 +126,7 @@ def _show_image(panel: Axes, look: Look, plane: Plane, low: float, high: float) 
     places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"),
               (0.5, 0.98, "center", "top"), (0.5, 0.02, "center", "bottom"))  # fmt: skip
     for letter, (x, y, across, along) in zip(view.edges, places, strict=True):
-        panel.text(x, y, letter, transform=panel.transAxes, ha=across, va=along, color="#ffe066", fontsize=8)
+        panel.text(x, y, letter, transform=panel.transAxes, ha=across, va=along, color="#ffe066", fontsize=10)
 
 
 def _show_expert(panel: Axes, look: Look, plane: Plane, classes: Sequence[int]) -> None:
