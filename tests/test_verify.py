@@ -138,6 +138,10 @@ BAD_INPUT = {
         lambda raw: write_dataset_json(raw, {"background": 0, "left": 1, "right": 2, "ignore": 255}),
         r'dataset.json: "ignore" is 255, but must be 3, .*change it there and in the label files',
     ),
+    "more labels than a byte holds": (
+        lambda raw: write_dataset_json(raw, {"background": 0} | {f"part {n}": n for n in range(1, 256)}),
+        r"dataset.json: the highest label is 255, but .* 254 is the most",
+    ),
     "labels of nnU-Net v1": (
         lambda raw: write_dataset_json(raw, {"0": "background", "1": "left"}),
         r'dataset.json: .*"background": 0',

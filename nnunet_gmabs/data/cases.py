@@ -17,6 +17,7 @@ from nnunet_gmabs.files import sha256
 
 # What nnU-Net's readers open; another file with such an ending and the same name is the same scan twice.
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".tif", ".tiff", ".png", ".bmp")
+HIGHEST_LABEL = 254  # the painter's 255 says that nothing is drawn
 MADE_LABELS = Path("gmabs") / "made_labels.json"
 
 
@@ -138,6 +139,11 @@ def check_dataset_json(raw: RawFolder) -> None:
         )
     if missing:
         raise InputError(f"{path}: labels must be 0, 1, 2, ... without gaps, but {missing} are missing")
+    if max(values) > HIGHEST_LABEL:
+        raise InputError(
+            f"{path}: the highest label is {max(values)}, but labels are kept in one byte here, so that "
+            f"{HIGHEST_LABEL} is the most; leave classes out, or merge some"
+        )
     if any(isinstance(v, list) and len(v) > 1 for v in raw.labels.values()):
         _check_regions(raw, path)
 
