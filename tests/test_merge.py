@@ -135,7 +135,7 @@ def test_a_done_plane_with_undrawn_voxels_is_refused_and_nothing_is_merged(raw):
     labels[6, 2, 3] = IGNORE
     answer(raw, 0, "scan_02", PLANES[:2], labels=labels)
     before = data(raw)
-    with pytest.raises(InputError, match=r"planes 0:6 are said to be done, but 1 voxels.*the first at \(6, 2, 3\)"):
+    with pytest.raises(InputError, match=r"planes 0:6 are said to be done, but 1 voxel.*the first at \(6, 2, 3\)"):
         merge_all(raw)
     assert data(raw) == before
 
@@ -230,7 +230,7 @@ def test_an_answer_given_anew_is_merged_anew(raw):
     labels = drawn("scan_02", PLANES[:2])
     labels[6, 0, 0] = 1
     answer(raw, 0, "scan_02", PLANES[:2], labels=labels)
-    with pytest.raises(InputError, match="1 voxels, the first at"):
+    with pytest.raises(InputError, match="1 voxel, the first at"):
         merge_all(raw)
     merge_all(raw, on_conflict="replace")
     assert labels_of(raw, "scan_02")[6, 0, 0] == 1

@@ -22,6 +22,7 @@ from nnunet_gmabs.annotation.same_grid import check_same_grid
 from nnunet_gmabs.annotation.sources import Source
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import sha256
+from nnunet_gmabs.wording import count
 
 KEEP, REPLACE = "keep", "replace"
 OnConflict = Literal["keep", "replace"]
@@ -56,11 +57,11 @@ class ScanMerge:
 
     def describe(self) -> str:
         """One line for people, and one for each note."""
-        changes = f"{self.added} voxels new" if self.labels is not None else "nothing new"
-        for count, word in ((self.replaced, "replaced"), (self.kept, "kept as drawn before")):
-            changes += f", {count} {word}" if count else ""
+        changes = f"{count(self.added, 'voxel')} new" if self.labels is not None else "nothing new"
+        for number, word in ((self.replaced, "replaced"), (self.kept, "kept as drawn before")):
+            changes += f", {number} {word}" if number else ""
         done = len(self.source.answer.planes_done)
-        lines = [f"{self.identifier} (round {self.source.round}): {done} planes done, {changes}"]
+        lines = [f"{self.identifier} (round {self.source.round}): {count(done, 'plane')} done, {changes}"]
         return "\n".join(lines + [f"  {note}" for note in self.notes])
 
 
@@ -179,7 +180,7 @@ def _plan_source(
     if conflict.any() and on_conflict is None:
         place = _first(conflict)
         conflicts.append(
-            f"{source.path}: {int(conflict.sum())} voxels, the first at {place}: {labels[place]} earlier, "
+            f"{source.path}: {count(int(conflict.sum()), 'voxel')}, the first at {place}: {labels[place]} earlier, "
             f"{given.labels[place]} now"
         )
     if on_conflict == KEEP:
@@ -220,8 +221,9 @@ def _taken(
     if undrawn.any():
         planes = [p for p in sorted(done) if (undrawn & plane_mask(labels.shape, [p])).any()]
         raise InputError(
-            f"{source.path}: planes {_names(planes)} are said to be done, but {int(undrawn.sum())} voxels on them are "
-            f"not drawn (value {raw.ignore_label}), the first at {_first(undrawn)}"
+            f"{source.path}: planes {_names(planes)} are said to be done, but "
+            f"{count(int(undrawn.sum()), 'voxel')} on them not drawn (value {raw.ignore_label}), "
+            f"the first at {_first(undrawn)}"
         )
     if asked - done:
         notes.append(f"{source.path.name}: not done: {_names(asked - done)}")
@@ -229,12 +231,12 @@ def _taken(
     if extra_planes:
         return taken | painted
     on_asked = painted & plane_mask(labels.shape, asked)
-    for where, count in (
+    for where, number in (
         ("planes that are not done", int(on_asked.sum())),
         ("planes that nobody asked for (--extra-planes takes them)", int((painted & ~on_asked).sum())),
     ):
-        if count:
-            notes.append(f"{source.path.name}: {count} voxels painted on {where} are left out")
+        if number:
+            notes.append(f"{source.path.name}: {number} voxels painted on {where} are left out")
     return taken
 
 

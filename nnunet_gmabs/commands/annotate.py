@@ -15,6 +15,7 @@ import getpass
 from typing import TYPE_CHECKING, Any
 
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.wording import count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     painter = Painter(raw, number, args.annotator or _user_name(), propose, why_not)
     painter.drafts.mkdir(parents=True, exist_ok=True)
     print(
-        f"{raw.folder.name}, round {number}: {painter.request.number_of_planes} planes in "
-        f"{len(painter.request.scans)} scans, painted by {painter.annotator}"
+        f"{raw.folder.name}, round {number}: {count(painter.request.number_of_planes, 'plane')} in "
+        f"{count(len(painter.request.scans), 'scan')}, painted by {painter.annotator}"
     )
     print(f"generalist: {'ready' if propose else why_not}")
     first = [True]

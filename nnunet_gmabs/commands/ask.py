@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from nnunet_gmabs.commands.parts import add_part_arguments, part_of
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import only_one
+from nnunet_gmabs.wording import count
 
 if TYPE_CHECKING:
     from nnunet_gmabs.annotation.raw_folder import RawFolder
@@ -104,7 +105,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     left = look_at_part(raw, options, models, looks, part, progress)
     if left:
-        print(f"part {args.part_id} is done; {left} scans are left to other parts, the last of which asks the round")
+        print(
+            f"part {args.part_id} is done; {count(left, 'scan is', 'scans are')} left to other parts, "
+            "the last of which asks the round"
+        )
         return 0
     with contextlib.ExitStack() as stack:
         try:
@@ -175,8 +179,8 @@ def tell(raw: RawFolder, request: Request, dataset: str) -> None:
     minutes = painting_minutes(request.number_of_planes, measured or MINUTES_PER_PLANE)
     source = "as measured here" if measured else "a guess"
     print(
-        f"round {request.round}: {len(request.scans)} scans, {request.number_of_planes} planes, about {minutes:.0f} "
-        f"minutes of painting ({measured or MINUTES_PER_PLANE:.1f} a plane, {source})"
+        f"round {request.round}: {count(len(request.scans), 'scan')}, {count(request.number_of_planes, 'plane')}, "
+        f"about {minutes:.0f} minutes of painting ({measured or MINUTES_PER_PLANE:.1f} a plane, {source})"
     )
     print(round_folder(raw.folder, request.round))
     print(f"  gmabs annotate -d {dataset}    paint in the browser")

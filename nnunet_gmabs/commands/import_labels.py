@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunet_gmabs.wording import count
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     for scan in plan.scans:
         print(f"{scan.identifier}: {describe(scan.planes)}; {scan.labelled_voxels} labelled voxels")
     if plan.imported:
-        print(f"{len(plan.imported)} scans hold the ignore label already and stay as they are")
+        print(f"left as they are, with the ignore label already: {count(len(plan.imported), 'scan')}")
     if not plan.scans:
         print("nothing to do")
         return 0

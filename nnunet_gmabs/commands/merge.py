@@ -20,6 +20,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_gmabs.wording import count
+
 if TYPE_CHECKING:
     from nnunet_gmabs.annotation.raw_folder import RawFolder
     from nnunet_gmabs.annotation.sources import Source
@@ -70,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
     if not changed:
         print("nothing to merge: no answer says anything that is not in labelsTr already")
     elif args.dry_run:
-        print(f"labels of {len(changed)} scans would change; nothing was changed (--dry-run)")
+        print(f"labels of {count(len(changed), 'scan')} would change; nothing was changed (--dry-run)")
     else:
-        print(f"merged: labels of {len(changed)} scans changed")
+        print(f"merged: labels of {count(len(changed), 'scan')} changed")
     if not args.dry_run:
         follow(raw, args.dataset, bool(changed))
     return 0

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nnunet_gmabs.commands.parts import add_part_arguments, part_of
+from nnunet_gmabs.wording import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         draw_prompts(output / name, examples)
         print(f"what the generalist saw: {output / name}")
     left = len(job.missing())
-    print(f"labels: {output}" + (f"; {left} scans are left to other parts" if left else ""))
+    print(f"labels: {output}" + (f"; {count(left, 'scan is', 'scans are')} left to other parts" if left else ""))
     return 0
 
 

@@ -20,6 +20,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_gmabs.wording import count
+
 if TYPE_CHECKING:
     from nnunet_gmabs.annotation.raw_folder import RawFolder
 
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_gmabs.active.select import MINUTES_PER_PLANE
     from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
     from nnunet_gmabs.errors import InputError
-    from nnunet_gmabs.report.page.build import Inputs, count, write_report
+    from nnunet_gmabs.report.page.build import Inputs, write_report
     from nnunet_gmabs.report.page.trainings import find_trainings, named_trainings
     from nnunet_gmabs.report.page.truth import parse_predictions
 

@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.wording import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"{target}")
     for identifier, planes in sorted(result.planes.items()):
         where = ", ".join(f"axis {axis} index {index}" for axis, index in planes)
-        print(f"  {identifier}: " + (where if args.planes is not None else f"all {len(planes)} planes"))
+        print(f"  {identifier}: " + (where if args.planes is not None else f"all {count(len(planes), 'plane')}"))
     print(
-        f"  {len(result.planes)} scans labelled, {len(result.unlabelled)} unlabelled, {len(result.test)} moved to test"
+        f"  {count(len(result.planes), 'scan')} labelled, {len(result.unlabelled)} unlabelled, "
+        f"{len(result.test)} moved to test"
     )
     print(f"  image files: {result.linked} hard-linked, {result.copied} copied")
     return 0

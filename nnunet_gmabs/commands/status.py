@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.wording import count
 
 if TYPE_CHECKING:
     from nnunet_gmabs.annotation.raw_folder import RawFolder
@@ -46,7 +47,10 @@ def run(args: argparse.Namespace) -> int:
         if case.label_sha256 and not case.made:
             drawn[case.identifier] = count_drawn(raw.read_labels(case.label_file)[0], raw.ignore_label)
     labelled = [case for case in cases if case.identifier in drawn and drawn[case.identifier].voxels]
-    print(f"{raw.folder.name}: {len(cases)} scans, {len(labelled)} labelled, {len(cases) - len(labelled)} unlabelled")
+    print(
+        f"{raw.folder.name}: {count(len(cases), 'scan')}, {len(labelled)} labelled, "
+        f"{len(cases) - len(labelled)} unlabelled"
+    )
     _print_classes(raw, drawn)
     _print_rounds(raw)
     _print_simulated(raw)
@@ -118,7 +122,7 @@ def _print_folder(folder: DataFolder, raw: RawFolder, labelled: list[Case], draw
             raw.ignore_label,
         )
         remarks = [f"LOST {_name(found.lost)}"] if found.lost else []
-        remarks += [f"LOST {found.lost_voxels} voxels"] if found.lost_voxels and not found.lost else []
+        remarks += [f"LOST {count(found.lost_voxels, 'voxel')}"] if found.lost_voxels and not found.lost else []
         remarks += [f"outside the non-zero box: {_name(found.outside)}"] if found.outside else []
         if found.lost or found.lost_voxels:
             lost.append(case.identifier)
@@ -127,9 +131,9 @@ def _print_folder(folder: DataFolder, raw: RawFolder, labelled: list[Case], draw
     print(f"\n{folder.configuration} ({folder.data_identifier}, {spacing} mm)")
     _print_table(rows, HEAD)
     if outdated:
-        print(f"{_scans(outdated)} changed since prepared; run: gmabs prepare -d {raw.folder.name}")
+        print(f"{count(len(outdated), 'scan')} changed since prepared; run: gmabs prepare -d {raw.folder.name}")
     if gone:
-        print(f"data of {_scans(gone)} are not there; run: gmabs prepare -d {raw.folder.name}")
+        print(f"data of {count(len(gone), 'scan')} are not there; run: gmabs prepare -d {raw.folder.name}")
     if lost:
         print(
             f"ERROR: something drawn is missing on the training grid in {', '.join(lost)}; prepare again, report this"
@@ -142,7 +146,7 @@ def _print_classes(raw: RawFolder, drawn: dict[str, Drawn]) -> None:
         if name != "ignore":
             values = set(value if isinstance(value, list) else [value])
             scans = sum(bool(values & set(d.classes)) for d in drawn.values())
-            print(f"  {name} ({value}): drawn in {scans} scans" + ("" if scans else ", so it cannot be learned"))
+            print(f"  {name} ({value}): drawn in {count(scans, 'scan')}{'' if scans else ', so it cannot be learned'}")
 
 
 def _print_rounds(raw: RawFolder) -> None:
@@ -157,8 +161,8 @@ def _print_rounds(raw: RawFolder) -> None:
         merged = [e for scan in request.scans for e in merged_now(events, scan.identifier) if e["round"] == number]
         planes = len({(event["scan"], plane) for event in merged for plane in planes_of(event)})
         print(
-            f"  round {number} ({request.strategy}): {len(request.scans)} scans, {request.number_of_planes} planes "
-            f"asked for, {answered} answered, {planes} merged"
+            f"  round {number} ({request.strategy}): {count(len(request.scans), 'scan')}, "
+            f"{count(request.number_of_planes, 'plane')} asked for, {answered} answered, {planes} merged"
         )
 
 
@@ -187,10 +191,6 @@ def _drawn_columns(drawn: Drawn) -> list[str]:
 
     share = f"{100 * drawn.voxels / drawn.size:.2f} %"
     return [_counts(per_axis(drawn.planes)), f"{drawn.voxels:,}", share, " ".join(map(str, drawn.classes))]
-
-
-def _scans(identifiers: list[str]) -> str:
-    return "1 scan" if len(identifiers) == 1 else f"{len(identifiers)} scans"
 
 
 def _counts(counts: tuple[int, int, int]) -> str:

@@ -25,6 +25,7 @@ from nnunet_gmabs.data.verify import Facts
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import Rollback, write_json
+from nnunet_gmabs.wording import count
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -42,7 +43,7 @@ class Built:
 
     def __str__(self) -> str:
         if not self.built and not self.removed:
-            return f"nothing to do, {len(self.kept)} scans are up to date"
+            return f"nothing to do, {count(len(self.kept), 'scan is', 'scans are')} up to date"
         removed = f", {len(self.removed)} removed ({', '.join(self.removed)})" if self.removed else ""
         return f"{len(self.built)} built, {len(self.kept)} kept{removed}"
 

@@ -10,6 +10,7 @@ from nnunet_gmabs.data.cases import check_splits
 from nnunet_gmabs.data.record import all_records, read_record, record_file
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import Rollback, replace_atomically, sha256, write_json
+from nnunet_gmabs.wording import count
 
 
 class SplitsFile:
@@ -63,8 +64,8 @@ class SplitsFile:
             self.say(f"made: {self.path}, {len(folds)} folds over the {len(labelled)} labelled scans")
         if len(labelled) < splits.FOLDS:
             self.say(
-                f"only {len(labelled)} scans are labelled: every fold trains and validates on all of them, "
-                "so its validation says nothing about other scans"
+                f"only {count(len(labelled), 'scan is', 'scans are')} labelled: every fold trains and validates on "
+                "all of them, so its validation says nothing about other scans"
             )
         elif any(set(fold["train"]) & set(fold["val"]) for fold in folds):
             self.say(

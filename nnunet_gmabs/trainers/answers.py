@@ -18,6 +18,7 @@ from nnunet_gmabs.files import replace_atomically
 from nnunet_gmabs.trainers import random_state
 from nnunet_gmabs.trainers.loaders import labelled_scans, preprocessed_scans
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_gmabs.wording import count
 
 
 class TakesAnswers(nnUNetTrainerMeanTeacher):
@@ -68,7 +69,8 @@ class TakesAnswers(nnUNetTrainerMeanTeacher):
         if names:
             self.answered = sorted({*self.answered, *names} & self.known_scans())
             self.print_to_log_file(
-                f"answered: {', '.join(sorted(names))}; {len(self.scans.labelled)} scans are labelled now"
+                f"answered: {', '.join(sorted(names))}; {count(len(self.scans.labelled), 'scan is', 'scans are')} "
+                "labelled now"
             )
         return names
 

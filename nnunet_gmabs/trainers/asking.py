@@ -22,6 +22,7 @@ from nnunet_gmabs.files import write_json
 from nnunet_gmabs.learning.schedules import rounds_due
 from nnunet_gmabs.trainers.answers import TakesAnswers
 from nnunet_gmabs.trainers.looking import LooksAtScans
+from nnunet_gmabs.wording import count
 
 
 class AsksExpert(LooksAtScans, TakesAnswers):
@@ -113,7 +114,9 @@ class AsksExpert(LooksAtScans, TakesAnswers):
         number = affordable_scans(wanted, settings.planes_per_scan, settings.budget_planes - spent)
         if not number:
             if waiting and not candidates:
-                self.print_to_log_file(f"nobody is asked: {len(waiting)} scans wait for an answer already")
+                self.print_to_log_file(
+                    f"nobody is asked: {count(len(waiting), 'scan waits', 'scans wait')} for an answer already"
+                )
             return
         rng = np.random.default_rng((*self.entropy, len(self.asked)))
         looks = self.looks(candidates)

@@ -24,6 +24,7 @@ from nnunet_gmabs.report.page.reading import Damaged
 from nnunet_gmabs.report.page.trainings import Training, by_model, compare_settings, names_apart, read_training
 from nnunet_gmabs.report.page.truth import Predictions, class_values, names_of, points, truth_tables
 from nnunet_gmabs.report.page.validation import also_trained_on
+from nnunet_gmabs.wording import count
 
 
 @dataclass(frozen=True)
@@ -157,15 +158,6 @@ def short(value: float) -> str:
     ('1653', '0.338', '2.5')
     """
     return f"{value:.3f}".rstrip("0").rstrip(".")
-
-
-def count(amount: int, one: str, many: str | None = None) -> str:
-    """An amount with its noun.
-
-    >>> count(1, "plane"), count(2, "plane")
-    ('1 plane', '2 planes')
-    """
-    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
 
 
 def _model(
