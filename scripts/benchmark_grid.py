@@ -54,6 +54,10 @@ class Row:
     labels: list[str] | str | None = None
     seeds: list[int] | None = None
 
+    def is_of(self, labels: str) -> bool:
+        """Whether the row is meant for labels of that name."""
+        return self.labels is None or labels in ([self.labels] if isinstance(self.labels, str) else self.labels)
+
 
 @dataclass(frozen=True)
 class Grid:

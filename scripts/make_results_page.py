@@ -21,7 +21,7 @@ from benchmark_grid import Grid
 from benchmark_measured import read_measured, write_csv
 from plot_benchmark import CONTROL, difference, means, plot_rows, read, tables_of_results
 
-from nnunet_gmabs.report.scores import read_scores
+from nnunet_gmabs.report.scores import Score, read_scores
 from nnunet_gmabs.report.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,17 +69,24 @@ def readme(text: str) -> str:
     return BLOCK.sub(lambda _: f"<!-- short -->\n\n{short_table()}\n\n<!-- end of short -->", text)
 
 
+def gain(grid: Grid, scores: list[Score], row: str, labels: str) -> str:
+    """What a row gains over the control; a dash where it is not for such labels."""
+    if not grid.rows[row].is_of(labels):
+        return "-"
+    _, numbers, verdict = difference(scores, f"{row}, {labels}", f"{CONTROL}, {labels}")
+    return STYLES[verdict].format(numbers)
+
+
 def short_table() -> str:
     """The control's Dice, and what each trainer gains over it: bold what counts, italic where it does for one seed."""
     columns = []
     for name in SHORT_GRIDS.values():
-        with results_of(name) as (_, results):
+        with results_of(name) as (grid, results):
             dice, scores = means(read(results), "dice"), read_scores(results)
         for labels in SHORT_LABELS.values():
             seeds = dice.get((CONTROL, labels), {})
             control = f"{100 * np.mean([*seeds.values()]):.1f} ({', '.join(map(str, sorted(seeds)))})"
-            gains = (difference(scores, f"{row}, {labels}", f"{CONTROL}, {labels}") for row in SHORT_ROWS)
-            columns.append([control, *(STYLES[verdict].format(numbers) for _, numbers, verdict in gains)])
+            columns.append([control, *(gain(grid, scores, row, labels) for row in SHORT_ROWS)])
     header = [f"{data}, {labels}" for data in SHORT_GRIDS for labels in SHORT_LABELS]
     names = ["control: Dice in % (seeds)", *SHORT_ROWS.values()]
     return markdown_table(["", *header], [[name, *cells] for name, *cells in zip(names, *columns, strict=True)])

@@ -215,7 +215,9 @@ def rows_figure(grid: Grid, lines: list[dict[str, str]]) -> Figure:
             axes.vlines(100 * value, rows.index(CONTROL) - 0.15, len(rows), **CONTROL_LOOK)
         for y, row in enumerate(rows):
             if (row, labels) not in before:
-                write_at_left(axes, y, "not trained", "0.55")
+                write_at_left(
+                    axes, y, "not trained" if grid.rows[row].is_of(labels) else "not for these labels", "0.55"
+                )
             for (column, table), shift in zip(tables.items(), (-0.15, 0.2), strict=True):
                 seeds = {seed: 100 * value for seed, value in sorted(table.get((row, labels), {}).items())}
                 draw_seeds(axes, y + shift, seeds, low, shapes, LOOKS[column])

@@ -292,6 +292,7 @@ def test_the_picture_of_rows_tells_seeds_apart_and_what_was_not_trained(scripts)
     assert one.get_xlim() == two.get_xlim() and one.get_xlim()[0] > 60, "what is far below does not squeeze the rest"
     names = [name for name in grid.rows if any(line["row"] == name for line in lines)]
     words = [[(text.get_text(), round(text.get_position()[1])) for text in axes.texts] for axes in (one, two)]
+    assert ("not for these labels", names.index("CMEMS, no synthetic samples")) in words[1]
     assert ("not trained", names.index("CMEMS")) in words[0] and ("not trained", names.index("CMEMS")) not in words[1]
     assert ("\N{LEFTWARDS ARROW} 30.0, 30.0, 30.0", names.index(low)) in words[0]
     marks = [

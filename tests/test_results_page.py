@@ -45,6 +45,7 @@ def test_the_short_table_says_what_counts_and_what_does_for_one_seed(maker, monk
         "| `GMABS` | +1.0 (+0.5 to +1.5) |",
         "| `GMABSMutual` | not trained |",
     ]
+    assert rows[-1] == "| `SparseSynthetic` | - |", "planes are not pasted"
 
 
 def test_what_stands_around_the_tables_stays(maker):
