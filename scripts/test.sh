@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold, from a fresh clone: environment, ruff, mypy, all tests. 25 minutes at most on two cores.
+# Everything that must hold, from a fresh clone: environment, ruff, mypy, all tests. About 25 minutes on two cores.
 #
 #   ./scripts/test.sh                   all of it
 #   ./scripts/test.sh -m "not slow"     arguments go to pytest
