@@ -12,7 +12,8 @@ from nnunet_gmabs.trainers.compiled import keep_saved_for_backward
 @pytest.fixture
 def torchs_own(monkeypatch):
     """Torch's default, and no code compiled before."""
-    monkeypatch.setattr(config, "donated_buffer", True)
+    if hasattr(config, "donated_buffer"):  # from torch 2.6 on
+        monkeypatch.setattr(config, "donated_buffer", True)
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
