@@ -46,11 +46,11 @@ def commands(project, tmp_path_factory):
     """Trainings by the real nnUNetv2_train, two at a time: name -> (Training, Future of what it printed)."""
     folder = tmp_path_factory.mktemp("commands")
     trainings = {
-        f"{name}, {workers} workers": tiny.Training(
-            project, folder / f"{name}_{workers}", trainer, fold=fold, workers=workers
+        name: tiny.Training(project, folder / trainer, trainer, fold=fold, workers=workers)
+        for name, trainer, workers, fold in (
+            ("mean teacher", tiny.MEAN_TEACHER, 0, "0"),
+            ("sparse, a data worker", tiny.SPARSE, 1, "all"),
         )
-        for name, trainer in (("mean teacher", tiny.MEAN_TEACHER), ("sparse", tiny.SPARSE))
-        for workers, fold in ((0, "0"), (1, "all"))
     }
     with ThreadPoolExecutor(2) as pool:
         yield {name: (training, pool.submit(training.command)) for name, training in trainings.items()}
@@ -59,6 +59,6 @@ def commands(project, tmp_path_factory):
 @pytest.fixture(scope="session")
 def trained(commands):
     """The mean teacher that nnUNetv2_train has made without data workers."""
-    training, printed = commands["mean teacher, 0 workers"]
+    training, printed = commands["mean teacher"]
     printed.result()
     return training

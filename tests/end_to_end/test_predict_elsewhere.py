@@ -68,7 +68,7 @@ def predicted(trained, elsewhere, unseen, tmp_path_factory):
     elsewhere.command(
         "nnUNetv2_predict",
         *what,
-        *("-tr", trained.trainer, "-i", str(unseen), "-o", str(by_name), "-device", "cpu", "-npp", "1", "-nps", "1"),
+        *("-tr", trained.trainer, "-i", str(unseen), "-o", str(by_name), "-device", "cpu", "-npp", "0", "-nps", "0"),
         **trained.project.variables() | {"nnUNet_results": str(trained.folder / "nnUNet_results")},
     )
     elsewhere.command(
