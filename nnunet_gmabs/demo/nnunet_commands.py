@@ -107,7 +107,7 @@ class Workplace:
         """
         command = [find_command("nnUNetv2_predict"), "-i", str(images), "-o", str(output), "-d", str(dataset)]
         command += ["-c", CONFIGURATION, "-p", PLANS, "-tr", trainer, "-f", FOLD]
-        command += ["-device", "cpu", "-npp", "0", "-nps", "0", "--disable_tta"]  # 0: none of its own, which cost seconds
+        command += ["-device", "cpu", "-npp", "0", "-nps", "0", "--disable_tta"]  # 0: no processes, which cost seconds
         environment = with_trainer_folder(self.environment(), self.trainers)
         total = len(list(images.glob("*.nii.gz")))
         return Step(title, command, environment, self.log(title), total, lambda: len(list(output.glob("*.nii.gz"))))
