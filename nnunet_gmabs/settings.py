@@ -134,8 +134,8 @@ def _checked_type(value: Any, hint: Any, path: str, source: str) -> Any:
     allowed = typing.get_args(hint) or (hint,)
     if float in allowed and type(value) is int:
         return float(value)
-    if float in allowed and isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
-        return float(value)  # YAML 1.1 takes 1e-3, without a point, for text
+    if float in allowed and isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)  # YAML 1.1 takes 1e-3, without a point, for text; and 1.5e1, without a sign
     if type(value) in allowed:
         return value
     names = ", ".join(

@@ -187,7 +187,7 @@ def test_settings_do_not_change_after_they_are_made():
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1", 1.0), ("0.5", 0.5), ("1e-3", 0.001), ("2E-4", 0.0002), ("1.0e-3", 0.001)]
+    ("text", "value"), [("1", 1.0), ("0.5", 0.5), ("1e-3", 0.001), ("2E-4", 0.0002), ("1.0e-3", 0.001), ("1.5e0", 1.5)]
 )
 def test_whole_numbers_and_exponents_are_numbers_where_a_float_is_asked_for(tmp_path, text, value):
     config, _ = from_file(tmp_path, f"initial_lr: {text}")
