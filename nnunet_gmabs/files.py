@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 
 from nnunet_gmabs.errors import InputError
 
+NOT_SUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
 
 def replace_atomically(path: str | os.PathLike, write: Callable[[Path], object]) -> None:
     """Replace a file by what write makes: readers see the old or the new content, never a mixture.
@@ -66,12 +68,15 @@ def move_to_new(source: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder survive a power cut, where the system can (POSIX)."""
+    """Make renames inside a folder survive a power cut, where system and disk can (POSIX; not all network disks)."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, *NOT_SUPPORTED):  # how a disk says that it does not do this to folders
+            raise
     finally:
         os.close(handle)
 
@@ -172,10 +177,19 @@ def only_one(path: Path, doing: str) -> Iterator[None]:
         doing: what is locked, for the message.
 
     Raises:
-        InputError: if another process holds it.
+        InputError: if another process holds it, or the disk has no locks.
     """
     with open(path, "a+b") as handle:
-        if not _try_to_lock(handle) or not _is_same_file(handle, path):
+        try:
+            locked = _try_to_lock(handle)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, *NOT_SUPPORTED):
+                raise
+            raise InputError(
+                f"{path}: this disk has no file locks ({error.strerror}), which keep two commands from changing the "
+                "same files; have it mounted with them (Lustre: the option flock), or put the data on another disk"
+            ) from error
+        if not locked or not _is_same_file(handle, path):
             raise InputError(f"{doing} is running already ({path} is locked); wait until it has ended")
         try:
             yield

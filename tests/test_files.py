@@ -1,9 +1,12 @@
 """Files that others read: swapped in whole, put back on failure, locked against a second writer."""
 
+import contextlib
 import errno
 import os
+import stat
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
@@ -32,6 +35,36 @@ def test_an_open_file_keeps_its_content_while_the_path_gets_the_new_one(tmp_path
         write_json(path, {"a": 2})
         assert reader.read() == '{\n    "a": 1\n}\n'
     assert path.read_text() == '{\n    "a": 2\n}\n'
+
+
+def no_sync(error):
+    """fsync as of a disk that refuses it for folders."""
+    fsync = os.fsync
+
+    def sync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(error, os.strerror(error))
+        fsync(handle)
+
+    return sync
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are synchronised on POSIX only")
+@pytest.mark.parametrize(("error", "harmless"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_a_disk_that_does_not_synchronise_folders_can_be_written_to(tmp_path, monkeypatch, error, harmless):
+    monkeypatch.setattr(os, "fsync", no_sync(error))
+    with contextlib.nullcontext() if harmless else pytest.raises(OSError, match=os.strerror(error)):
+        write_json(tmp_path / "file.json", 1)
+    assert (tmp_path / "file.json").read_text() == "1\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock is of POSIX")
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK])
+def test_a_disk_without_locks_is_named_with_the_cure(tmp_path, monkeypatch, error):
+    monkeypatch.setattr("fcntl.flock", mock.Mock(side_effect=OSError(error, os.strerror(error))))
+    with pytest.raises(InputError, match=r"lock: this disk has no file locks .*mounted with them \(Lustre"):
+        with only_one(tmp_path / "lock", "work"):
+            pass
 
 
 def test_hash_is_that_of_the_standard(tmp_path):
