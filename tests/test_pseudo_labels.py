@@ -103,6 +103,28 @@ def test_a_training_continued_from_an_older_checkpoint_learns_from_its_own_round
     assert learned_from == [1]
 
 
+@pytest.mark.slow
+def test_a_finished_training_does_not_make_up_for_a_round_that_failed(tmp_path, monkeypatch):
+    from nnunet_gmabs.trainers.gmabs import nnUNetTrainerGMABS, nnUNetTrainerMeanTeacher
+    from nnunet_gmabs.trainers.ranks import Ranks
+
+    rounds = []
+    monkeypatch.setattr(nnUNetTrainerMeanTeacher, "on_train_start", lambda self: None)
+    for epoch in (3, 2):
+        trainer = object.__new__(nnUNetTrainerGMABS)
+        trainer.__dict__ |= {
+            "output_folder": str(tmp_path),
+            "ranks": Ranks(),
+            "_resume_from": {},  # of a checkpoint
+            **{"round": 1, "round_finished": False, "current_epoch": epoch, "num_epochs": 3},
+            "relabeller": SimpleNamespace(on=lambda scans: SimpleNamespace(missing=lambda number: ["a"])),
+            **{"scans_to_relabel": lambda: None, "relabel_if_due": lambda: None},
+            "run_round": lambda epoch=epoch: rounds.append(epoch),
+        }
+        trainer.on_train_start()
+    assert rounds == [2]
+
+
 def test_a_damaged_file_counts_as_not_labelled_yet_and_is_named_when_read(tmp_path):
     write(tmp_path, 1)
     write(tmp_path, 1, "b")

@@ -141,15 +141,15 @@ class nnUNetTrainerGMABS(nnUNetTrainerMeanTeacher):
         self.ranks.wait()
         super().on_train_start()
         relabeller = self.relabeller.on(self.scans_to_relabel())
-        lost = relabeller.missing(self.round) if self.round and self.current_epoch < self.num_epochs else []
-        lost = self.ranks.of_writer(lost)
+        goes_on = self.current_epoch < self.num_epochs
+        lost = self.ranks.of_writer(relabeller.missing(self.round) if self.round and goes_on else [])
         if lost and self.round_finished:
             self.print_to_log_file(
                 f"WARNING: {pseudo_labels.round_folder(self.pseudo_labels, self.round)} lacks {lost[0]}"
                 f"{f' and {len(lost) - 1} more' if len(lost) > 1 else ''}; made again with the present teacher, so "
                 "that this run will differ from an uninterrupted one"
             )
-        if lost or not self.round_finished:
+        if lost or (goes_on and not self.round_finished):
             self.run_round()
         self.relabel_if_due()
 
