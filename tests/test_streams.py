@@ -16,11 +16,11 @@ def scans(fold, splits=SPLITS, labelled=LABELLED, identifiers=SCANS):
 
 
 def test_labelled_scans_follow_the_split_and_unlabelled_ones_are_added():
-    assert scans(0) == FoldScans(labelled=["a", "c"], unlabelled=["u", "v"], validation=["b"])
+    assert scans(0) == FoldScans(labelled=["a", "c"], unlabelled=["u", "v"], validation=["b"], left_out=["d"])
 
 
 def test_an_unlabelled_scan_named_for_training_is_not_doubled():
-    assert scans(1) == FoldScans(labelled=["b"], unlabelled=["u", "v"], validation=["a", "c"])
+    assert scans(1) == FoldScans(labelled=["b"], unlabelled=["u", "v"], validation=["a", "c"], left_out=["d"])
 
 
 def test_labelled_scans_of_neither_part_are_not_used_at_all():

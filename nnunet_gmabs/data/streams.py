@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nnunet_gmabs.errors import InputError
 
 
 @dataclass(frozen=True)
 class FoldScans:
-    """Identifiers, sorted; unlabelled scans are never in validation."""
+    """Identifiers, sorted; unlabelled ones are never in validation. Labelled ones of no part of a fold are left out."""
 
     labelled: list[str]
     unlabelled: list[str]
     validation: list[str]
+    left_out: list[str] = field(default_factory=list)
 
 
 def scans_of_fold(
@@ -58,4 +59,5 @@ def scans_of_fold(
             f"{splits_file}: fold {fold} has no labelled scan for training; label one or correct the split"
         )
     unlabelled = set(identifiers) - labelled - set(validation)
-    return FoldScans(sorted(labelled.intersection(train)), sorted(unlabelled), sorted(validation))
+    left_out = labelled.intersection(identifiers) - {*train, *validation}
+    return FoldScans(sorted(labelled.intersection(train)), sorted(unlabelled), sorted(validation), sorted(left_out))

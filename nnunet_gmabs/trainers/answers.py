@@ -33,6 +33,7 @@ class TakesAnswers(nnUNetTrainerMeanTeacher):
         asked: the requests, as dictionaries.
         answered: scans that have become labelled during this training.
         unlabelled_before: scans without labels when the checkpoint was written that this run continues.
+        merged: scans whose labels were merged here, and are not on the training grid yet.
     """
 
     raw: RawFolder
@@ -40,6 +41,7 @@ class TakesAnswers(nnUNetTrainerMeanTeacher):
     asked: list[dict[str, Any]]
     answered: list[str]
     unlabelled_before: list[str]
+    merged: set[str]
 
     @property
     def answers(self) -> Path:
@@ -57,17 +59,22 @@ class TakesAnswers(nnUNetTrainerMeanTeacher):
         scans = super().scans
         answered = set(self.answered) - set(scans.validation)
         labelled, unlabelled = answered | set(scans.labelled), set(scans.unlabelled) - answered
-        return FoldScans(sorted(labelled), sorted(unlabelled), scans.validation)
+        return FoldScans(sorted(labelled), sorted(unlabelled), scans.validation, scans.left_out)
 
     def take_answers(self) -> list[str]:
-        """Bring what has arrived onto the training grid; the scans concerned."""
+        """Bring what has arrived onto the training grid; the scans concerned.
+
+        A labelled scan that the fold leaves out, for a test, stays out.
+        """
         names = []
         if self.ranks.writes:
             simulated = isinstance(self.expert, Simulated)
             names = [self.take_simulated(a) for a in self.expert.poll()] if simulated else self.take_merged()
         names = self.ranks.of_writer(names)
         if names:
-            self.answered = sorted({*self.answered, *names} & self.known_scans())
+            before = self.scans
+            new = self.known_scans().intersection(names) - {*before.labelled, *before.validation, *before.left_out}
+            self.answered = sorted({*self.answered, *new})
             self.print_to_log_file(
                 f"answered: {', '.join(sorted(names))}; {count(len(self.scans.labelled), 'scan is', 'scans are')} "
                 "labelled now"
@@ -81,19 +88,20 @@ class TakesAnswers(nnUNetTrainerMeanTeacher):
 
     def take_merged(self) -> list[str]:
         """A person's answers: merged here, or by `gmabs merge` beside this training."""
-        merged: set[str] = set()
+        followed: set[str] = set()
         try:
             sources = [answer.source for answer in self.expert.poll() if answer.source is not None]
             for identifier in sorted({source.identifier for source in sources}):
                 if self.merge_scan(identifier, sources):
-                    merged.add(identifier)
-            if merged:
-                follow_labels(self.raw, sorted(merged))
+                    self.merged.add(identifier)
+            if self.merged:
+                follow_labels(self.raw, sorted(self.merged))
+                followed, self.merged = self.merged, set()
         except (InputError, OSError) as error:  # such as a network disk that is away for a moment
             self.print_to_log_file(f"WARNING: answers were not taken; they are looked at again later: {error}")
             self.expert = Folder(self.raw)  # reports anew what it has reported
         folder = Path(self.preprocessed_dataset_folder)
-        return sorted(merged.union(labelled_identifiers(folder.parent, folder.name, self.scans.unlabelled)))
+        return sorted(followed.union(labelled_identifiers(folder.parent, folder.name, self.scans.unlabelled)))
 
     def merge_scan(self, identifier: str, sources: list[Source]) -> bool:
         """Merge what was drawn in one scan: where it contradicts what was drawn before, others need not wait for it."""
@@ -122,19 +130,23 @@ class TakesAnswers(nnUNetTrainerMeanTeacher):
         )
 
     def restore_answers(self) -> None:
-        """What came after the checkpoint: a person's answers that were merged; a simulated expert's, if lost, again.
+        """What came after the checkpoint: a person's answers that were merged, or taken back.
 
-        A scan that was merged since is in no list of splits_final.json until `gmabs prepare` runs.
+        A scan that was merged since is in no list of splits_final.json until `gmabs prepare` runs. A simulated expert
+        gives the answers of the checkpoint again, if they are lost; what it answered later goes, for it will be asked.
         """
         if not isinstance(self.expert, Simulated):
             labelled = self.ranks.of_writer(labelled_scans(self)[1])
-            self.answered = sorted({*self.answered, *set(labelled).intersection(self.unlabelled_before)})
+            self.answered = sorted({*self.answered, *self.unlabelled_before}.intersection(labelled))
             return
         planes = {
             scan["identifier"]: [(plane["axis"], plane["index_orig"]) for plane in scan["planes"]]
             for request in self.asked
             for scan in request["scans"]
         }
+        for identifier in self.scans.unlabelled if self.ranks.writes else []:
+            for name in (f"{identifier}_expert.b2nd", self.raw.label_path(identifier).name):
+                (self.answers / name).unlink(missing_ok=True)
         for identifier in self.answered if self.ranks.writes else []:
             if not (self.answers / f"{identifier}_expert.b2nd").is_file():
                 self.build_own_expert_file(identifier, self.expert.answer(identifier, planes[identifier]))

@@ -36,6 +36,7 @@ class AsksExpert(LooksAtScans, TakesAnswers):
         self.asked = []
         self.answered = []
         self.unlabelled_before = []
+        self.merged = set()
         self.asks_due = 0
         self.raw = RawFolder(find_raw_folder(self.plans_manager.dataset_name))
         self.first_round = next_round(self.raw)  # that this training may ask
