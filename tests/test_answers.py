@@ -1,12 +1,14 @@
 """What a training makes of an expert's answers: a trainer without networks, whose data set is files alone."""
 
+import json
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from asked import make_raw
+from asked import PLANES, make_raw, request
 
 from nnunet_gmabs.annotation.experts import Folder, Simulated
+from nnunet_gmabs.annotation.rounds import write_round
 from nnunet_gmabs.data.streams import scans_of_fold
 from nnunet_gmabs.trainers import answers
 from nnunet_gmabs.trainers.ranks import Ranks
@@ -103,3 +105,18 @@ def test_a_continued_training_knows_no_answer_that_came_after_its_checkpoint(tra
     trainer.asked = [{"scans": [{"identifier": "scan_03", "planes": []}]}]
     trainer.restore_answers()
     assert sorted(path.name for path in trainer.answers.iterdir()) == sorted(names["scan_03"])
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_rounds_asked_after_the_checkpoint_count_as_far_as_they_fell_due(told, trainer):
+    """20 epochs, questions each 2 % from 8 % on: after 4 epochs 7 are due, after 5 epochs 9, and they are one round."""
+    trainer.current_epoch, trainer.asks_due = 4, 7
+    for _ in range(2):
+        write_round(trainer.raw, request({"scan_03": PLANES}, model=trainer.output_folder))
+    if told:
+        rounds = [{"round": 0, "epochs_trained": 4}, {"round": 1, "epochs_trained": 5}]
+        trainer.asked_file.write_text(json.dumps(rounds))
+    trainer.asked = [{"round": 0, "scans": []}]
+    trainer.adopt_rounds()
+    assert [(one["round"], one.get("epochs_trained")) for one in trainer.asked[1:]] == [(1, 5 if told else 4)]
+    assert trainer.asks_due == (trainer.questions_until(5 / 20) if told else 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -178,15 +179,23 @@ class AsksExpert(LooksAtScans, TakesAnswers):
         return request_scan(self.raw, scan, planes)
 
     def adopt_rounds(self) -> None:
-        """Rounds that a person was asked after the checkpoint count as asked: nobody is asked twice."""
+        """Rounds that a person was asked after the checkpoint count as asked: nobody is asked twice.
+
+        Where a training has few epochs, several rounds fall due at the end of one, and are asked as one.
+        """
         known = {request["round"] for request in self.asked}
+        epochs = {}
+        if self.asked_file.is_file():
+            told = json.loads(self.asked_file.read_text(encoding="utf-8"))
+            epochs = {request["round"]: request["epochs_trained"] for request in told if "epochs_trained" in request}
         for number in existing_rounds(self.raw.folder):
             if number < self.first_round or number in known:
                 continue
             request = read_request(self.raw.folder, number)
             if request.model == str(self.output_folder):
-                self.asked.append(asdict(request) | {"epochs_trained": self.current_epoch})
-                self.asks_due += 1
+                trained = epochs.get(number, self.current_epoch)  # unknown where a kill came before it was written
+                self.asked.append(asdict(request) | {"epochs_trained": trained})
+                self.asks_due = max(self.asks_due + 1, self.questions_until(min(trained / self.schedule_epochs, 1.0)))
 
     # ---- checkpoints
 
