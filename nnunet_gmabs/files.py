@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -40,6 +41,23 @@ def replace_atomically(path: str | os.PathLike, write: Callable[[Path], object])
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a file has the name under which replace_atomically writes: one that stays is of a killed process."""
+    return re.fullmatch(r"\.[0-9a-f]{8}\..+", path.name) is not None
+
+
+def remove_unfinished(folder: Path, pattern: str = "*") -> None:
+    """Remove what killed processes have left of files that they were replacing.
+
+    Args:
+        folder: may be missing; nobody else may be writing there.
+        pattern: of the files' names.
+    """
+    for path in folder.glob(f".*.{pattern}"):
+        if is_unfinished(path):
+            path.unlink(missing_ok=True)
 
 
 def move_to_new(source: Path, target: Path) -> None:

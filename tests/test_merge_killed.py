@@ -15,6 +15,8 @@ from nnunet_gmabs.annotation.merge import merge
 from nnunet_gmabs.annotation.requests import existing_rounds
 from nnunet_gmabs.annotation.sources import waiting_sources
 from nnunet_gmabs.annotation.unmerge import unmerge
+from nnunet_gmabs.data.cases import find_cases
+from nnunet_gmabs.errors import InputError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 HOOKED = [(os, name) for name in ("replace", "fsync", "unlink", "mkdir", "rmdir", "ftruncate", "write")]
@@ -114,6 +116,21 @@ def check_killed(world, action, count):
         left_over = [p.name for p in (raw.folder / "gmabs").iterdir() if "journal" in p.name]
         assert left_over == []
     assert seen == sorted(seen) and set(seen) == {False, True}, "first old, from one moment on new"
+
+
+def test_what_a_kill_has_left_of_a_label_file_is_no_label_file_and_goes(world):
+    raw = world[0]
+    left = raw.folder / "labelsTr" / ".0123abcd.scan_00.nii.gz"
+    own = raw.folder / "labelsTr" / ".scan_00.nii.gz"
+    for path in (left, own):
+        path.write_bytes(b"half")
+    with pytest.raises(InputError, match=r"labelsTr/\.scan_00\.nii\.gz: there is no image"):
+        find_cases(raw)
+    own.unlink()
+    assert len(find_cases(raw)) == 4
+    own.write_bytes(b"")
+    with changing(raw.folder):
+        assert not left.exists() and own.exists()
 
 
 @pytest.mark.slow

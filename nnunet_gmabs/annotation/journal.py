@@ -19,7 +19,7 @@ from pathlib import Path
 from nnunet_gmabs.annotation.ledger import Event, append_events, new_event, read_events
 from nnunet_gmabs.annotation.requests import existing_rounds, read_request, round_folder
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import only_one, replace_atomically, sha256, sync_folder, write_json
+from nnunet_gmabs.files import only_one, remove_unfinished, replace_atomically, sha256, sync_folder, write_json
 
 PLAN = "plan.json"
 
@@ -58,6 +58,7 @@ def recover(data_set: Path) -> bool:
         _apply(Path(data_set), committed)
     for left_over in (*folder.glob(".journal.*"), *folder.glob("requests/.round_*")):
         shutil.rmtree(left_over, ignore_errors=True)
+    remove_unfinished(Path(data_set) / "labelsTr")
     tell_of_rounds(data_set)
     return found
 

@@ -13,7 +13,7 @@ from typing import Any
 from nnunet_gmabs.annotation.intact import check_whole
 from nnunet_gmabs.annotation.raw_folder import RawFolder, no_note_of_macos
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import sha256
+from nnunet_gmabs.files import is_unfinished, sha256
 
 # What nnU-Net's readers open; another file with such an ending and the same name is the same scan twice.
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".tif", ".tiff", ".png", ".bmp")
@@ -222,7 +222,8 @@ def _names(folder: Path, file_ending: str) -> list[str]:
     for path in sorted(folder.iterdir()):
         if path.is_symlink() and not path.exists() and path.name.endswith((*IMAGE_ENDINGS, file_ending)):
             raise InputError(f"{path}: is a link to a file that is not there; fetch that file, or remove the link")
-    files = sorted(no_note_of_macos(path).name for path in folder.iterdir() if path.is_file())
+    # what a killed merge has left is no label file: the next one removes it
+    files = sorted(no_note_of_macos(p).name for p in folder.iterdir() if p.is_file() and not is_unfinished(p))
     names = [name.removesuffix(file_ending) for name in files if name.endswith(file_ending)]
     for name in files:
         ending = next((e for e in (*IMAGE_ENDINGS, file_ending) if name.lower().endswith(e.lower())), None)
