@@ -1,6 +1,8 @@
 """Checkpoints that a kill, a full disk or another machine cannot spoil."""
 
+import errno
 import os
+import shutil
 from collections import OrderedDict, namedtuple
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,14 +106,51 @@ def test_final_and_best_leave_the_previous_one_alone(tmp_path):
     assert epoch_in(tmp_path / PREVIOUS) == 1
 
 
-def test_the_previous_one_is_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError("no links here")
+def no_links(*_):
+    raise OSError("no links here")
 
-    monkeypatch.setattr(os, "link", refuse)
+
+def test_the_previous_one_is_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", no_links)
     save(content(1), tmp_path / LATEST)
     save(content(2), tmp_path / LATEST)
     assert (epoch_in(tmp_path / LATEST), epoch_in(tmp_path / PREVIOUS)) == (2, 1)
+
+
+def test_half_a_copy_on_a_full_disk_does_not_stay(tmp_path, monkeypatch):
+    def full_disk(source, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    save(content(1), tmp_path / LATEST)
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(shutil, "copyfile", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save(content(2), tmp_path / LATEST)
+    assert os.listdir(tmp_path) == [LATEST] and epoch_in(tmp_path / LATEST) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_training_that_begins_or_goes_on_removes_what_a_kill_has_left_of_checkpoints(tmp_path, monkeypatch, resumed):
+    from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
+    from nnunet_gmabs.trainers.distributed import DistributedTrainer
+    from nnunet_gmabs.trainers.ranks import Ranks
+
+    unfinished = [".0123abcd." + LATEST, ".4567cdef." + FINAL, f".{PREVIOUS}"]
+    kept = [LATEST, ".0123abcd.notes.txt", "." + LATEST] if resumed else [".0123abcd.notes.txt", "." + LATEST]
+    for name in (*unfinished, *kept):
+        (tmp_path / name).touch()
+    trainer = object.__new__(nnUNetTrainerSparse)
+    trainer.__dict__ |= {
+        "output_folder": str(tmp_path),
+        "ranks": Ranks(),
+        "_resume_from": {} if resumed else None,
+        "print_to_log_file": lambda *_: None,
+    }
+    monkeypatch.setattr(DistributedTrainer, "on_train_start", lambda _: None)
+    trainer.on_train_start()
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "gmabs.json"])
 
 
 def test_a_write_that_fails_leaves_every_file_as_it_was(tmp_path, monkeypatch):

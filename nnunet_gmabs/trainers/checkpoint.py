@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import replace_atomically
+from nnunet_gmabs.files import remove_unfinished, replace_atomically
 
 NAMES = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 PREVIOUS = "checkpoint_previous.pth"
@@ -46,10 +46,13 @@ def _keep_as_previous(file: Path) -> None:
     temporary = file.with_name(f".{PREVIOUS}")
     temporary.unlink(missing_ok=True)
     try:
-        os.link(file, temporary)  # no copy: the old content lives on under a second name
-    except OSError:  # file systems without hard links
-        shutil.copyfile(file, temporary)
-    os.replace(temporary, file.with_name(PREVIOUS))
+        try:
+            os.link(file, temporary)  # no copy: the old content lives on under a second name
+        except OSError:  # file systems without hard links
+            shutil.copyfile(file, temporary)
+        os.replace(temporary, file.with_name(PREVIOUS))
+    finally:
+        temporary.unlink(missing_ok=True)  # half a copy on a full disk would take the room of the next checkpoint
 
 
 def load_newest_readable(file: Path, device: torch.device, warn: Callable[[str], None]) -> tuple[dict[str, Any], Path]:
@@ -87,6 +90,12 @@ def _load(file: Path, device: torch.device) -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def clean_up(folder: Path) -> None:
+    """Remove what a kill has left of checkpoints that were being written, each as large as a whole one."""
+    remove_unfinished(folder, "checkpoint_*.pth")
+    (folder / f".{PREVIOUS}").unlink(missing_ok=True)
 
 
 def set_aside(folder: Path) -> list[str]:

@@ -158,6 +158,7 @@ class ResumableTrainer(DistributedTrainer):
         folder = Path(self.output_folder)
         if not self.ranks.writes:
             return
+        checkpoints.clean_up(folder)
         if self._resume_from is None:
             moved = checkpoints.set_aside(folder)
             if moved:
