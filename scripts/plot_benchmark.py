@@ -37,6 +37,7 @@ matplotlib.use("Agg")
 COLOURS = 10  # of matplotlib's cycle
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 CONTROL = "stock nnU-Net, no mirroring"
+CONTROL_TRAINER = "stock, no mirroring"
 LOOKS = {"dice": {"color": "C0"}, "dice" + POSTPROCESSED: {"color": "C1", "mfc": "none"}}
 CONTROL_LOOK = {"color": "0.45", "linestyle": ":", "linewidth": 1}
 LABELS = {"dice": "Dice", "dice" + POSTPROCESSED: "after post-processing"}
@@ -65,16 +66,48 @@ def means(lines: list[dict[str, str]], column: str) -> Means:
 
 
 def tables_of_results(grid: Grid, lines: list[dict[str, str]], results: Path) -> list[str]:
-    """Claims over stock nnU-Net, scores of each kind of labels, all other claims; results is the file of the lines."""
+    """Claims over stock nnU-Net, shares of the goal, scores of each kind of labels, claims between trainers of ours.
+
+    results is the file of the lines.
+    """
     measured = {line["labels"] for line in lines}
     kinds = filter(measured.__contains__, (*grid.labels, ALL_DENSE))
     over_stock = [claim for claim in grid.claims if grid.rows[claim[1]].trainer in BASES]
     between = [claim for claim in grid.claims if claim not in over_stock]
     return [
         *filter(None, [claim_table(grid, over_stock, results)]),
+        *(f"**Share of full supervision**\n\n{table}" for table in filter(None, [goal_table(grid, lines)])),
         *(f"**{kind}**\n\n{score_table(grid, lines, kind)}" for kind in kinds),
         *(f"**Between trainers of ours**\n\n{table}" for table in filter(None, [claim_table(grid, between, results)])),
     ]
+
+
+def goal_table(grid: Grid, lines: list[dict[str, str]]) -> str:
+    """Dice of each row and its share of the control's with all scans dense, by seed; "" where that was not measured.
+
+    The mean runs over seeds that both have; seeds are named where they are not all of the grid's.
+    """
+    dice = means(lines, "dice")
+    goal = next((seeds for row, seeds in dice.items() if row[1] == ALL_DENSE and is_goal(grid, row[0])), {})
+    kinds = [labels for labels in grid.labels if any(measured == labels for _, measured in dice)]
+    rows = []
+    for row in (row for row in grid.rows if grid.rows[row].labels != "dense"):
+        cells = []
+        for labels in kinds:
+            found = dice.get((row, labels), {})
+            seeds = sorted(found.keys() & goal.keys())
+            of = "" if seeds == grid.seeds else f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+            share = np.mean([found[seed] / goal[seed] for seed in seeds]) if seeds else 0
+            value = np.mean([found[seed] for seed in seeds]) if seeds else 0
+            cells.append(f"{100 * value:.1f} ({100 * share:.1f} %{of})" if seeds else "")
+        if any(cells):
+            rows.append([row, *cells])
+    return markdown_table(["trainer", *kinds], rows) if rows else ""
+
+
+def is_goal(grid: Grid, row: str) -> bool:
+    """Whether a row is the control on all scans, dense."""
+    return grid.rows[row].labels == "dense" and grid.rows[row].trainer == CONTROL_TRAINER
 
 
 def score_table(grid: Grid, lines: list[dict[str, str]], labels: str) -> str:

@@ -263,6 +263,21 @@ def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monk
     assert "| 2 x 2 | +12.5 (+10.0 to +20.0) | few scans |  |  |" in capsys.readouterr().out
 
 
+def test_shares_of_full_supervision_are_paired_by_seed(scripts):
+    plot, grid = scripts[1], scripts[1].Grid.read(SCRIPTS / "benchmarks" / "label_efficiency.yaml")
+    goal = "stock nnU-Net, no mirroring, all dense"
+    made = {goal: 0.8, "stock nnU-Net, all dense": 0.4, "Sparse": 0.4}
+    lines = made_up(grid, lambda row, seed: made.get(row, 0.6) + 0.1 * seed)
+    lines = [line for line in lines if (line["row"], line["seed"]) != ("CMEMS", "2")]
+    header, _, *rows = plot.goal_table(grid, lines).splitlines()
+    assert header.startswith("| trainer | 4 scans x 3 planes | 8 scans")
+    # 4/8, 5/9, 6/10
+    assert "| Sparse | 50.0 (55.2 %) | 40.0 (50.0 %, seed 0) | 50.0 (55.2 %) |  |" in rows
+    assert "| CMEMS | 65.0 (76.4 %, seeds 0, 1) | 60.0 (75.0 %, seed 0) | 65.0 (76.4 %, seeds 0, 1) |  |" in rows
+    assert not any("dense" in row for row in rows)
+    assert plot.goal_table(grid, [line for line in lines if line["row"] != goal]) == ""
+
+
 def made_up(grid, of=lambda row, seed: 0.8):
     """Lines of results for every cell of a grid, two scans each."""
     lines = []
