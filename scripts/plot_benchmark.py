@@ -194,8 +194,13 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def dice_figure(grid: Grid, lines: list[dict[str, str]]) -> Figure:
-    """Dice over drawn planes: a curve for each row, a broken line without marks for one with all scans dense."""
+    """Dice over drawn planes: a curve for each row, a broken line without marks for one with all scans dense.
+
+    What lies far below all others is not drawn, since it would squeeze the rest; its figures stand in the legend.
+    """
     dice = means(lines, "dice")
+    lowest, highest = common_range([100 * value for seeds in dice.values() for value in seeds.values()])
+    margin = 0.06 * max(highest - lowest, 1)
     planes: dict[tuple[str, str], set[int]] = defaultdict(set)
     for line in lines:
         planes[line["row"], line["labels"]].add(int(line["planes_used"]))
@@ -214,11 +219,14 @@ def dice_figure(grid: Grid, lines: list[dict[str, str]]) -> Figure:
         order = np.argsort(at)
         x, y = np.array(at)[order], [seeds[i] for i in order]
         marker, style = SHAPES[again % len(SHAPES)], ("-", ":", "-.")[again % 3]
+        if any(v.min() < lowest for v in y):
+            look["label"] += f": {', '.join(f'{v.mean():.1f}' for v in y)}"
         axes.plot(x, [v.mean() for v in y], marker=marker, markersize=4, linestyle=style, **look)
         low, high = [v.min() for v in y], [v.max() for v in y]
         axes.fill_between(x, low, high, alpha=0.15, color=look["color"], linewidth=0)
         axes.vlines(x, low, high, color=look["color"], alpha=0.5, linewidth=1)
     axes.set(xlabel="planes that an expert drew", ylabel="Dice on test scans (%)")
+    axes.set_ylim(lowest - margin, highest + margin)
     axes.set_title(f"{grid.dataset}, {grid.iterations} iterations", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -298,6 +298,14 @@ def test_no_two_rows_look_alike_in_the_picture_over_planes(scripts, name):
     assert len(looks) == len(drawn) >= len(grid.rows)
 
 
+def test_what_is_far_below_does_not_squeeze_the_picture_over_planes_and_stands_in_its_legend(scripts):
+    plot, grid = scripts[1], scripts[1].Grid.read(SCRIPTS / "benchmarks" / "label_efficiency.yaml")
+    low = "stock nnU-Net, ignore label"
+    [axes] = plot.dice_figure(grid, made_up(grid, lambda row, seed: 0.3 if row == low else 0.8)).axes
+    said = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert axes.get_ylim()[0] > 75 and said[0] == f"{low}: 30.0, 30.0, 30.0" and "Sparse" in said
+
+
 def test_the_picture_of_rows_tells_seeds_apart_and_what_was_not_trained(scripts):
     plot, grid = scripts[1], scripts[1].Grid.read(SCRIPTS / "benchmarks" / "exemplar.yaml")
     low, control = "stock nnU-Net, ignore label", "stock nnU-Net, no mirroring"
