@@ -10,6 +10,7 @@ from nnunet_gmabs.generalist.prototypes import (
     cosine_similarity,
     has_prototype,
     nearest_prototype,
+    prototype_probs,
 )
 
 SHAPE = (5, 6, 7)
@@ -53,13 +54,26 @@ def test_parts_give_the_same_as_the_whole(scan):
     torch.testing.assert_close(sums.prototypes(), class_prototypes(features, probs))
 
 
-def test_a_class_without_voxels_has_no_prototype_and_is_nearest_to_nothing(scan):
+def test_a_class_without_voxels_has_no_prototype_and_no_probability(scan):
     features, probs = scan
     probs = torch.cat([probs, torch.zeros(1, *SHAPE)])
     prototypes = class_prototypes(features, probs)
     assert has_prototype(prototypes).tolist() == [True, True, True, False]
-    # every cosine is negative: 0 would win
+    q = prototype_probs(-features.abs(), prototypes.abs())  # every cosine is negative: 0 would win
+    assert q[3].abs().max() == 0
+    torch.testing.assert_close(q.sum(0), torch.ones(SHAPE))
     assert nearest_prototype(cosine_similarity(-features.abs(), prototypes.abs()), has_prototype(prototypes)).max() < 3
+
+
+def test_probabilities_are_a_softmax_of_scaled_cosines():
+    features = torch.tensor([[1.0, 0.0], [0.0, 2.0]])  # voxels along the two axes
+    q = prototype_probs(features, torch.tensor([[3.0, 0.0], [1.0, 1.0]]), scale=2.0)
+    expected = torch.softmax(2 * torch.tensor([[1.0, 0.0], [0.5**0.5, 0.5**0.5]]), 0)
+    torch.testing.assert_close(q, expected)
+
+
+def test_no_prototype_at_all_gives_zeros():
+    assert prototype_probs(torch.randn(2, 3), torch.zeros(4, 2)).tolist() == [[0.0] * 3] * 4
 
 
 def test_the_margin_tells_apart_what_the_softmax_does_not():

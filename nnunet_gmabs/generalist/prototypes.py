@@ -28,6 +28,24 @@ def class_prototypes(features: Tensor, probs: Tensor) -> Tensor:
     return sums.prototypes()
 
 
+def prototype_probs(features: Tensor, prototypes: Tensor, scale: float = 20.0) -> Tensor:
+    """Q = softmax over the classes of scale cos(F_v, c_k); 0 for classes without prototype.
+
+    Args:
+        features: (F, X, Y, Z) float.
+        prototypes: (C, F); zeros mark a class without prototype.
+        scale: steepness. Paper: 20, at which q is 1.0 in float32 for most voxels.
+
+    Returns:
+        (C, X, Y, Z) that sum to 1 over the classes; all 0 where no class has a prototype.
+    """
+    present = has_prototype(prototypes)
+    similarity = cosine_similarity(features, prototypes) * scale
+    mask = present.view(-1, *[1] * (features.ndim - 1))
+    probs = torch.softmax(similarity.masked_fill(~mask, -torch.inf), 0)
+    return torch.nan_to_num(probs, nan=0.0)  # no class at all
+
+
 class PrototypeSums:
     """class_prototypes from parts: windows of a scan, or several scans.
 
@@ -67,7 +85,7 @@ def cosine_similarity(features: Tensor, prototypes: Tensor) -> Tensor:
 def cosine_margin(similarity: Tensor, present: Tensor) -> Tensor:
     """Cosine to each class minus the highest cosine to another one: what points are ranked by.
 
-    A softmax of scaled cosines, as in the paper (scale 20), is 1.0 in float32 for most voxels; this does not saturate.
+    prototype_probs saturates at 1.0, this does not.
 
     Args:
         similarity: (C, ...) cosines, C >= 2.
@@ -87,7 +105,7 @@ def cosine_margin(similarity: Tensor, present: Tensor) -> Tensor:
 
 
 def nearest_prototype(similarity: Tensor, present: Tensor) -> Tensor:
-    """(...) int64: the class whose prototype is most alike; 0 where none is present."""
+    """(...) int64: the class whose prototype is most alike, argmax q; 0 where none is present."""
     return _only_present(similarity, present).argmax(0)
 
 
