@@ -1,6 +1,9 @@
-"""The directions of the imports, read from the source text: data goes round, imports do not."""
+"""The directions of the imports, read from the source text, and the names that other code builds on."""
 
 import ast
+import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +160,32 @@ def f():
     import nnunetv2.paths
 """
     assert list(imported(ast.parse(source))) == ["typing.TYPE_CHECKING", "nnunetv2.paths"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    {
+        "learning.schedules.sigmoid_rampup": "fraction",
+        "learning.ema.teacher_decay": "step max_decay",
+        "learning.ema.update_teacher": "teacher student decay",
+        "learning.losses.masked_cross_entropy": "logits target mask",
+        "learning.losses.clip_logits": "logits max_norm",
+        "learning.confident.find_label_issues": "probs labels",
+        "generalist.prototypes.class_prototypes": "features probs",
+        "generalist.prototypes.prototype_probs": "features prototypes scale",
+        "generalist.prompts.Prompt": "box_xyxy points_xy point_labels",
+        "generalist.prompts.prompt_from_region": "region similarity rng",
+        "generalist.fusion.fuse_views": "votes probs strategy",
+        "generalist.models.Generalist.encode": "self",
+        "generalist.models.Generalist.segment": "self",
+        "active.scores.uncertain_fraction": "probs threshold",
+        "data.grid.labels_to_training_grid": "labels_orig properties plans_manager configuration_manager ignore_label",
+    }.items(),
+)
+def test_what_other_code_builds_on_keeps_its_name_and_first_parameters(name, parameters):
+    module, *rest = re.fullmatch(r"(\w+\.\w+)\.(.+)", name).groups()
+    found = importlib.import_module(f"nnunet_gmabs.{module}")
+    for part in rest[0].split("."):
+        found = getattr(found, part)
+    expected = parameters.split()
+    assert list(inspect.signature(found).parameters)[: len(expected)] == expected
