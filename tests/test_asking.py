@@ -210,6 +210,20 @@ def test_the_commands_ask_merge_and_unmerge(raw, capsys, monkeypatch, tmp_path):
     assert "there is no round 7; rounds asked: 0, 1" in capsys.readouterr().err
 
 
+def test_that_label_files_without_the_ignore_label_count_as_drawn_everywhere_is_said_once(tmp_path, capsys):
+    folder = raw_data.write_raw(tmp_path / "Dataset001_A", scans=4, labelled=())
+    raw_data.write_labels(folder, 0, planes=None)
+    for expected in (True, False):
+        assert cli.main(["ask", "-d", str(folder), "--scans", "1"]) == 0
+        assert ("run `gmabs import` first" in capsys.readouterr().out) == expected
+
+
+def test_that_without_label_files_nothing_is_said_of_import(tmp_path, capsys):
+    folder = raw_data.write_raw(tmp_path / "Dataset001_A", scans=4, labelled=())
+    assert cli.main(["ask", "-d", str(folder), "--scans", "1"]) == 0
+    assert "gmabs import" not in capsys.readouterr().out
+
+
 def test_what_a_killed_command_left_behind_is_brought_up_to_date_by_the_next(raw, monkeypatch, tmp_path):
     ask(raw, {"scan_01": PLANES})
     answer(raw, 0, "scan_01", PLANES)

@@ -182,6 +182,11 @@ def tell(raw: RawFolder, request: Request, dataset: str) -> None:
         f"round {request.round}: {count(len(request.scans), 'scan')}, {count(request.number_of_planes, 'plane')}, "
         f"about {minutes:.0f} minutes of painting ({measured or MINUTES_PER_PLANE:.1f} a plane, {source})"
     )
+    if raw.ignore_label is None and any(raw.label_path(scan).is_file() for scan in raw.scans()):
+        print(  # `gmabs prepare` finds an ignore label from now on, and no longer says so
+            f'dataset.json got "ignore": {raw.dataset_json_with_ignore()[1]}. Scans with labels count as drawn '
+            "everywhere; if 0 also means not drawn in them, run `gmabs import` first"
+        )
     print(round_folder(raw.folder, request.round))
     print(f"  gmabs annotate -d {dataset}    paint in the browser")
     print(f"  gmabs merge -d {dataset}       when it is done")
