@@ -85,7 +85,10 @@ def plan_merge(
         InputError: if anything is wrong with any of them, or they contradict what was drawn.
     """
     if raw.ignore_label is None:
-        raise InputError(f'{raw.folder / "dataset.json"}: has no "ignore" label; run `gmabs ask` or `gmabs prepare`')
+        raise InputError(
+            f'{raw.folder / "dataset.json"}: has no "ignore" label; if 0 in label files also means not drawn, run '
+            "`gmabs import`, else `gmabs ask` or `gmabs prepare`"
+        )
     ordered = sorted(sources, key=lambda source: (source.identifier, source.round))
     for one, other in zip(ordered, ordered[1:], strict=False):
         if (one.identifier, one.round) == (other.identifier, other.round):
