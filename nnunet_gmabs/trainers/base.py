@@ -35,6 +35,7 @@ from nnunet_gmabs.trainers.compiled import keep_saved_for_backward
 from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.on_cpu import make_faster_on_cpu
 from nnunet_gmabs.trainers.progress import EpochMeans
+from nnunet_gmabs.trainers.pseudo_dice import hardly_found
 from nnunet_gmabs.trainers.random_state import seed_everything
 from nnunet_gmabs.trainers.resumable import ResumableTrainer
 
@@ -330,8 +331,12 @@ class nnUNetTrainerSparse(ResumableTrainer):
         average[-1] = float(average[-1])  # as checkpoints store it: the next average must not depend on a resume
 
     def on_train_end(self) -> None:
-        """Also nnU-Net's post-processing, as the expert's planes tell it."""
+        """Also nnU-Net's post-processing, as the expert's planes tell it, and a word on classes not learned."""
         super().on_train_end()
+        labels = self.label_manager
+        classes = labels.foreground_regions if labels.has_regions else labels.foreground_labels
+        for warning in hardly_found(classes, self.logger.get_value("dice_per_class_or_region", -1)):
+            self.print_to_log_file(warning)
         if self.ranks.writes and self.label_manager.has_ignore_label and not self.label_manager.has_regions:
             drawn = expert_labels(Path(self.preprocessed_dataset_folder), self.scans.labelled, self.own_expert)
             file = Path(self.output_folder, postprocessing.FILE)

@@ -9,6 +9,20 @@ from typing import Any
 import numpy as np
 from nnunetv2.utilities.collate_outputs import collate_outputs
 
+HARDLY = 0.2  # a class that is learned has more, even a hard one
+
+
+def hardly_found(labels: Sequence[Any], dice: Sequence[float]) -> list[str]:
+    """What to tell of classes, or regions, that a training has not learned: a short one may miss one altogether.
+
+    Args:
+        labels: of the classes.
+        dice: pseudo Dice of each in the last epoch; NaN says nothing.
+    """
+    cure = "in the last epoch: hardly found; train longer, or draw more of it"
+    found = zip(labels, dice, strict=True)
+    return [f"WARNING: class {label} has a pseudo Dice of {v:.2f} {cure}" for label, v in found if v < HARDLY]
+
 
 def with_own_target(batch: dict[str, Any]) -> dict[str, Any]:
     """The batch with a copy of its target: nnU-Net's validation step writes into it."""

@@ -60,6 +60,12 @@ def test_settings_log_and_picture_are_written(name, commands):
     assert len(steps) == len(arguments)
     kept = [one["labels_or_regions"] for one in arguments]
     assert f"keeps the largest part of classes {kept or 'none'}" in training.log()
+    last = tiny.load(training.final)["logging"]["dice_per_class_or_region"][-1]
+    told = [
+        f"WARNING: class {label} has a pseudo Dice of {dice:.2f}" in training.log()
+        for label, dice in enumerate(last, 1)
+    ]
+    assert told == [dice < 0.2 for dice in last]
 
 
 def test_mean_teacher_ramps_its_consistency_up(trained):
