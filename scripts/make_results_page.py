@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from benchmark_grid import Grid
 from benchmark_measured import read_measured, write_csv
-from plot_benchmark import CONTROL, difference, means, plot, plot_rows, read, tables_of_results
+from plot_benchmark import CONTROL, difference, means, plot_rows, read, tables_of_results
 
 from nnunet_gmabs.report.scores import Score, read_scores
 from nnunet_gmabs.report.tables import markdown_table
@@ -58,16 +58,10 @@ def results_page(text: str, pictures: bool = False) -> str:
             lines = read(results)
             tables = tables_of_results(grid, lines, results)
             if pictures:
-                draw(grid, lines, MEASURED / f"{name}.png")
+                plot_rows(grid, lines, MEASURED / f"{name}.png")
         return "\n\n".join([f"<!-- {name} -->", *tables, f"<!-- end of {name} -->"])
 
     return BLOCK.sub(block, text)
-
-
-def draw(grid: Grid, lines: list[dict[str, str]], path: Path) -> None:
-    """Dice over the number of drawn planes where full supervision is the goal, else every training."""
-    with_goal = any(row.labels == "dense" for row in grid.rows.values())
-    (plot if with_goal else plot_rows)(grid, lines, path)
 
 
 def readme(text: str) -> str:
