@@ -10,12 +10,11 @@ from nnunet_gmabs.trainers.compiled import keep_saved_for_backward
 
 
 @pytest.fixture
-def torchs_own(monkeypatch):
+def torchs_own():
     """Torch's default, and no code compiled before."""
-    if hasattr(config, "donated_buffer"):  # from torch 2.6 on
-        monkeypatch.setattr(config, "donated_buffer", True)
     torch._dynamo.reset()
-    yield
+    with config.patch(donated_buffer=True):  # monkeypatch would remove the setting in the end
+        yield
     torch._dynamo.reset()
 
 

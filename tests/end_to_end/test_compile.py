@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 def compiled(monkeypatch):
     """Networks are compiled, on the CPU too."""
     torch._dynamo.reset()
-    monkeypatch.setattr(torch._functorch.config, "donated_buffer", True)  # as torch has it
     monkeypatch.setattr(nnUNetTrainerMeanTeacher, "_do_i_compile", lambda self: True)
-    yield
+    with torch._functorch.config.patch(donated_buffer=True):  # as torch has it
+        yield
     torch._dynamo.reset()
 
 
