@@ -56,6 +56,8 @@ class Row:
 
     def is_of(self, labels: str) -> bool:
         """Whether the row is meant for labels of that name."""
+        if labels == ALL_DENSE:
+            return self.labels == "dense"
         return self.labels is None or labels in ([self.labels] if isinstance(self.labels, str) else self.labels)
 
 

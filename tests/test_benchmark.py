@@ -330,6 +330,16 @@ def test_the_picture_of_rows_tells_seeds_apart_and_what_was_not_trained(scripts)
     assert said == ["Dice", "after post-processing", "seed 0", "seed 1", "seed 2", f"{control}, each seed"]
 
 
+def test_only_rows_of_dense_scans_are_for_all_scans_dense(scripts, config):
+    rows = scripts[0].Grid.read(config).rows
+    assert {name: row.is_of("all scans, dense") for name, row in rows.items()} == {
+        "stock": False,
+        "ours": False,
+        "all": True,
+    }
+    assert rows["ours"].is_of("2 scans") and not rows["all"].is_of("2 scans")
+
+
 def test_one_seed_is_no_mean_and_without_the_control_there_is_no_line(scripts):
     grid = scripts[1].Grid.read(SCRIPTS / "benchmarks" / "atrium_exemplar.yaml")
     lines = [line for line in made_up(grid) if not line["row"].startswith("stock")]
