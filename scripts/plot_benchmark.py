@@ -37,7 +37,6 @@ matplotlib.use("Agg")
 COLOURS = 10  # of matplotlib's cycle
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 CONTROL = "stock nnU-Net, no mirroring"
-CONTROL_TRAINER = "stock, no mirroring"
 LOOKS = {"dice": {"color": "C0"}, "dice" + POSTPROCESSED: {"color": "C1", "mfc": "none"}}
 CONTROL_LOOK = {"color": "0.45", "linestyle": ":", "linewidth": 1}
 LABELS = {"dice": "Dice", "dice" + POSTPROCESSED: "after post-processing"}
@@ -87,8 +86,12 @@ def goal_table(grid: Grid, lines: list[dict[str, str]]) -> str:
 
     The mean runs over seeds that both have; seeds are named where they are not all of the grid's.
     """
+    control = grid.rows.get(CONTROL)
+    if control is None:
+        return ""
     dice = means(lines, "dice")
-    goal = next((seeds for row, seeds in dice.items() if row[1] == ALL_DENSE and is_goal(grid, row[0])), {})
+    dense = [name for name, row in grid.rows.items() if row.labels == "dense" and row.trainer == control.trainer]
+    goal = dice.get((dense[0], ALL_DENSE), {}) if dense else {}
     kinds = [labels for labels in grid.labels if any(measured == labels for _, measured in dice)]
     rows = []
     for row in (row for row in grid.rows if grid.rows[row].labels != "dense"):
@@ -103,11 +106,6 @@ def goal_table(grid: Grid, lines: list[dict[str, str]]) -> str:
         if any(cells):
             rows.append([row, *cells])
     return markdown_table(["trainer", *kinds], rows) if rows else ""
-
-
-def is_goal(grid: Grid, row: str) -> bool:
-    """Whether a row is the control on all scans, dense."""
-    return grid.rows[row].labels == "dense" and grid.rows[row].trainer == CONTROL_TRAINER
 
 
 def score_table(grid: Grid, lines: list[dict[str, str]], labels: str) -> str:

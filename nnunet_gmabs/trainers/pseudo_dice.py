@@ -1,4 +1,4 @@
-"""nnU-Net's pseudo Dice for a second network, beside the one that nnU-Net itself validates."""
+"""nnU-Net's pseudo Dice: of a second network, beside the one that nnU-Net validates; and what it says in the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.utilities.collate_outputs import collate_outputs
 
-HARDLY = 0.2  # a class that is learned has more, even a hard one
+HARDLY = 0.2  # ours: a class below this is told
 
 
 def hardly_found(labels: Sequence[Any], dice: Sequence[float]) -> list[str]:
