@@ -46,6 +46,11 @@ class SupervisionConfig:
     """nnU-Net's own."""
     cross_entropy_average: Literal["voxels", "samples"] = "voxels"
     """Ours: mean over all labelled voxels of the batch, as nnU-Net. Paper: per sample, then over samples."""
+    class_balance: float = 0.5
+    """Ours: when a training begins, a class's weight in the cross-entropy is its number of labelled voxels to the
+    power of minus this, so that a small class is found soon. nnU-Net, paper: 0, voxels weigh alike; 1: classes do."""
+    class_balance_end: float = 0.5
+    """Share of the training in which that fades to nothing: kept up, it gives too much foreground (docs/study.md)."""
     padding: Literal["background", "unknown"] = "background"
     """What is taken for the label outside of a scan, where patches are blank. nnU-Net's own: background. Unknown
     gives more false foreground (docs/study.md)."""
@@ -53,6 +58,8 @@ class SupervisionConfig:
     def __post_init__(self) -> None:
         _check_range(self, "dice_weight", 0)
         _check_range(self, "cross_entropy_weight", 0)
+        _check_range(self, "class_balance", 0, 1)
+        _check_range(self, "class_balance_end", 0, 1)
         if self.dice_weight + self.cross_entropy_weight == 0:
             raise ValueError(
                 "dice_weight and cross_entropy_weight are both 0; nothing would be learned from the expert"

@@ -30,7 +30,9 @@ the paper, unlabelled samples cost more than they gave (docs/study.md)."""
 MEAN_TEACHER_PAPER = GMABSConfig(
     streams=StreamsConfig(labelled_share=0.5),
     # background: an unlabelled sample with padding would weigh as much as one with planes in the mean over samples
-    supervision=SupervisionConfig(dice_weight=0.0, cross_entropy_average="samples", padding="unknown"),
+    supervision=SupervisionConfig(
+        dice_weight=0.0, cross_entropy_average="samples", class_balance=0.0, padding="unknown"
+    ),
     consistency=ConsistencyConfig(form="mse", weight=0.1, ramp_start=0.0),
 )
 """The preset `paper`: GM-ABS's batches, supervision and consistency as its released program intends them."""

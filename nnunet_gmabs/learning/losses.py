@@ -21,13 +21,22 @@ def alone(sums: Tensor) -> Tensor:
 
 
 def masked_cross_entropy(
-    logits: Tensor, target: Tensor, mask: Tensor, average: str = "samples", total: Total = alone
+    logits: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    average: str = "samples",
+    total: Total = alone,
+    class_balance: float = 0.0,
 ) -> Tensor:
     """Mean cross-entropy over the voxels an expert has labelled.
 
-    L_b = - sum_v m_bv log softmax(z_bv)[y_bv] / sum_v m_bv
-    L = mean of L_b over the samples b that have labelled voxels            (GM-ABS; average="samples")
-    L = - sum_bv m_bv log softmax(z_bv)[y_bv] / sum_bv m_bv                 (nnU-Net; average="voxels")
+    l_bv = - m_bv w_k log softmax(z_bv)[k],  k = y_bv
+    L_b = sum_v l_bv / sum_v m_bv,  L = mean of L_b over the samples b that have labelled voxels
+                                                                                         (GM-ABS; average="samples")
+    L = sum_bv l_bv / sum_bv m_bv                                                        (nnU-Net; average="voxels")
+
+    Both have w = 1. Ours: w_k = n_k^-beta N / sum_j n_j^(1-beta), n_k of the N labelled voxels of the batch being of
+    class k: their mean weight stays 1, and with beta = 1 all classes weigh alike.
 
     Args:
         logits: (B, C, X, Y[, Z]) float.
@@ -35,6 +44,7 @@ def masked_cross_entropy(
         mask: (B, 1, X, Y[, Z]) bool.
         average: "samples" or "voxels".
         total: see above.
+        class_balance: beta in [0, 1].
 
     Returns:
         Scalar in the graph of logits; exactly 0 when mask is empty.
@@ -45,13 +55,30 @@ def masked_cross_entropy(
     _require_one_channel(logits, target, mask)
     labels = torch.where(mask, target, 0)[:, 0].long()
     voxel_loss = F.cross_entropy(logits.float(), labels, reduction="none") * mask[:, 0]
+    if class_balance:
+        counts = torch.zeros(logits.shape[1], device=logits.device)
+        counts.scatter_add_(0, labels.flatten(), mask.flatten().float())
+        voxel_loss = voxel_loss * _class_weights(total(counts), class_balance)[labels]
     return _average(voxel_loss, mask[:, 0], average, total)
 
 
+def _class_weights(counts: Tensor, class_balance: float) -> Tensor:
+    """n_k -> w_k of masked_cross_entropy, over the last axis; (..., C) twice."""
+    weights = counts.clamp(min=1) ** -class_balance
+    return weights * counts.sum(-1, keepdim=True) / (counts * weights).sum(-1, keepdim=True).clamp(min=1)
+
+
 def masked_binary_cross_entropy(
-    logits: Tensor, target: Tensor, mask: Tensor, average: str = "samples", total: Total = alone
+    logits: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    average: str = "samples",
+    total: Total = alone,
+    class_balance: float = 0.0,
 ) -> Tensor:
     """masked_cross_entropy for overlapping regions: mean over labelled voxels and regions.
+
+    With class_balance the two classes of a region are what lies in it and what does not.
 
     Args:
         logits: (B, R, X, Y[, Z]) float, one sigmoid a region.
@@ -59,11 +86,18 @@ def masked_binary_cross_entropy(
         mask: (B, 1, X, Y[, Z]) bool.
         average: "samples" or "voxels".
         total: see above.
+        class_balance: beta in [0, 1].
 
     nnU-Net itself takes the mean over regions without ignore label, and the sum with it.
     """
     _require_one_channel(logits, mask)
     voxel_loss = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
+    if class_balance:
+        inside = target.float() * mask
+        counts = torch.stack([inside, mask - inside], -1).flatten(2, -2).sum((0, 2))  # (R, 2)
+        inner, outer = _class_weights(total(counts), class_balance).unbind(-1)
+        shape = (1, -1, *[1] * (logits.ndim - 2))
+        voxel_loss = voxel_loss * torch.lerp(outer.view(shape), inner.view(shape), target.float())
     return _average(voxel_loss.mean(1) * mask[:, 0], mask[:, 0], average, total)
 
 

@@ -18,6 +18,11 @@ def ramped(progress: float, weight: float, start: float, end: float) -> float:
     return weight * sigmoid_rampup(fraction) if fraction >= 0 else 0.0
 
 
+def faded(progress: float, value: float, end: float) -> float:
+    """A value that falls linearly from the start on and is 0 from `end` on: v max(0, 1 - progress / end)."""
+    return value * max(0.0, 1 - progress / end) if end > 0 else 0.0
+
+
 def uncertainty_threshold(progress: float) -> float:
     """Normalised entropy above which a voxel is uncertain: 0.35 + 0.25 r(progress), from 0.352 to 0.6 (paper)."""
     return 0.35 + 0.25 * sigmoid_rampup(progress)

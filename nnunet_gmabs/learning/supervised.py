@@ -16,6 +16,9 @@ from nnunet_gmabs.learning.losses import (
 class SupervisedLoss(nn.Module):
     """w_dice (1 - Dice) + w_ce cross-entropy, both over labelled voxels; one network output, one target.
 
+    Attributes:
+        class_balance: of the cross-entropy, see masked_cross_entropy; 0 until somebody sets it.
+
     Args:
         ignore_label: value of unknown voxels, None when every voxel is labelled.
         regions: sigmoid outputs with targets (B, regions [+ unknown], X, Y[, Z]) bool instead of label maps.
@@ -41,18 +44,20 @@ class SupervisedLoss(nn.Module):
         self.dice_weight = dice_weight
         self.cross_entropy_weight = cross_entropy_weight
         self.cross_entropy_average = cross_entropy_average
+        self.class_balance = 0.0
         self.total = total
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar in the graph of logits (B, C, X, Y[, Z]); exactly 0 when nothing in target is labelled."""
         mask = labelled_mask(target, self.ignore_label, self.regions)
+        how = (mask, self.cross_entropy_average, self.total, self.class_balance)
         if self.regions:
             drawn = target[:, : logits.shape[1]]
-            cross_entropy = masked_binary_cross_entropy(logits, drawn, mask, self.cross_entropy_average, self.total)
+            cross_entropy = masked_binary_cross_entropy(logits, drawn, *how)
             probs = torch.sigmoid(logits.float())
         else:
             drawn = one_hot_foreground(target, logits.shape[1])
-            cross_entropy = masked_cross_entropy(logits, target, mask, self.cross_entropy_average, self.total)
+            cross_entropy = masked_cross_entropy(logits, target, *how)
             probs = torch.softmax(logits.float(), 1)[:, 1:]
         loss = self.cross_entropy_weight * cross_entropy
         if self.dice_weight:

@@ -27,6 +27,7 @@ from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.inference import mixed_precision
 from nnunet_gmabs.learning.gradients import gradient_norms, gradient_ratios
 from nnunet_gmabs.learning.losses import weighted_sum
+from nnunet_gmabs.learning.schedules import faded
 from nnunet_gmabs.learning.supervised import SupervisedLoss, labelled_mask
 from nnunet_gmabs.presets import SPARSE
 from nnunet_gmabs.settings import resolve
@@ -126,7 +127,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
     def _build_loss(self) -> nn.Module:
         """The supervised term over nnU-Net's deep supervision outputs with nnU-Net's weights (1, 1/2, ..., 0)."""
         settings = self.config.supervision
-        loss = SupervisedLoss(
+        self.supervised = loss = SupervisedLoss(
             self.label_manager.ignore_label,
             self.label_manager.has_regions,
             self.configuration_manager.batch_dice,
@@ -214,6 +215,8 @@ class nnUNetTrainerSparse(ResumableTrainer):
 
     def train_step(self, batch: dict) -> dict:
         """One step on the weighted sum of the terms, as nnU-Net makes it."""
+        supervision = self.config.supervision
+        self.supervised.class_balance = faded(self.progress, supervision.class_balance, supervision.class_balance_end)
         loss = self.learn({name: self._to_device(value) for name, value in batch.items()})
         self.after_step()
         self.iteration += 1
@@ -320,6 +323,11 @@ class nnUNetTrainerSparse(ResumableTrainer):
     def inference_network(self) -> nn.Module:
         """The network that checkpoints hold for prediction."""
         return self.network
+
+    def on_validation_epoch_start(self) -> None:
+        """nnU-Net's; the loss of validation batches means the same in every epoch."""
+        super().on_validation_epoch_start()
+        self.supervised.class_balance = 0.0
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """nnU-Net's pseudo Dice; an epoch whose patches show no class does not spoil its moving average."""
