@@ -151,8 +151,9 @@ def claim_table(grid: Grid, claims: list[list[str]], results: Path) -> str:
 
 
 def difference(scores: list[Score], better: str, worse: str) -> tuple[str, str, str]:
-    """Seeds x scans, the difference and its interval, whether it counts; empty where a cell is not among the scores."""
-    if not {better, worse} <= {score.cell for score in scores}:
+    """Seeds x scans, the difference and its interval, whether it counts; empty where the cells share no seed."""
+    seeds_of_better, seeds_of_worse = ({s.seed for s in scores if s.cell == cell} for cell in (better, worse))
+    if not seeds_of_better & seeds_of_worse:
         return "", "", ""
     differences, seeds, scans = paired_differences(scores, better, worse)
     if not differences.size:

@@ -93,8 +93,9 @@ def masked_binary_cross_entropy(
     _require_one_channel(logits, mask)
     voxel_loss = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
     if class_balance:
-        inside = target.float() * mask
-        counts = torch.stack([inside, mask - inside], -1).flatten(2, -2).sum((0, 2))  # (R, 2)
+        labelled = mask.float()
+        inside = target.float() * labelled
+        counts = torch.stack([inside, labelled - inside], -1).flatten(2, -2).sum((0, 2))  # (R, 2)
         inner, outer = _class_weights(total(counts), class_balance).unbind(-1)
         shape = (1, -1, *[1] * (logits.ndim - 2))
         voxel_loss = voxel_loss * torch.lerp(outer.view(shape), inner.view(shape), target.float())
