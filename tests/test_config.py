@@ -225,6 +225,7 @@ def test_override_leaves_its_input_alone():
 def test_the_papers_preset_says_what_the_paper_says():
     paper = MEAN_TEACHER_PAPER
     assert (paper.supervision.dice_weight, paper.supervision.cross_entropy_average) == (0.0, "samples")
+    assert paper.supervision.class_balance == 0.0
     consistency = paper.consistency
     assert (consistency.form, consistency.weight) == ("mse", 0.1)
     assert (consistency.ramp_start, consistency.ramp_end) == (0.0, 0.6)

@@ -37,14 +37,20 @@ def voxels_of(mask, sample):
     return [tuple(v) for v in mask[sample, 0].nonzero().tolist()]
 
 
-def reference_cross_entropy(logits, target, mask, average):
+def reference_cross_entropy(logits, target, mask, average, balance=0.0):
     """The equations, voxel by voxel."""
+    classes = [int(target[(b, 0, *voxel)]) for b in range(len(logits)) for voxel in voxels_of(mask, b)]
+    numbers = {k: classes.count(k) for k in classes}
+    weights = {
+        k: n**-balance * len(classes) / sum(m ** (1 - balance) for m in numbers.values()) for k, n in numbers.items()
+    }
     per_sample = []
     for b in range(len(logits)):
         losses = []
         for voxel in voxels_of(mask, b):
             z = [logits[(b, k, *voxel)].item() for k in range(logits.shape[1])]
-            losses.append(math.log(sum(math.exp(x) for x in z)) - z[int(target[(b, 0, *voxel)])])
+            k = int(target[(b, 0, *voxel)])
+            losses.append(weights[k] * (math.log(sum(math.exp(x) for x in z)) - z[k]))
         per_sample.append(losses)
     if average == "voxels":
         everything = sum(per_sample, [])
@@ -96,30 +102,68 @@ def test_samples_without_labels_do_not_thin_out_the_mean():
     assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("average", ["samples", "voxels"])
 @pytest.mark.parametrize("seed", range(3))
-def test_cross_entropy_equals_a_slow_reference(seed, average):
+def test_cross_entropy_equals_a_slow_reference(seed, average, balance):
     logits, target, mask = random_case(seed)
-    loss = masked_cross_entropy(logits, target, mask, average)
-    assert loss.item() == pytest.approx(reference_cross_entropy(logits, target, mask, average), rel=1e-5)
+    target[:, :, :3] *= target[:, :, :3] == GARBAGE  # half of it background
+    loss = masked_cross_entropy(logits, target, mask, average, class_balance=balance)
+    assert loss.item() == pytest.approx(reference_cross_entropy(logits, target, mask, average, balance), rel=1e-5)
 
 
+def nine_and_one():
+    """Nine voxels of class 0 with p = 1/2, one of class 1 with p = 1/4, no voxel of class 2; more without label."""
+    logits = torch.full((1, 3, 1, 2, 6), -100.0)
+    logits[:, :2] = 0.0
+    logits[0, 0, 0, 1, 5] = math.log(3)
+    target = torch.zeros(1, 1, 1, 2, 6, dtype=torch.int16)
+    target[0, 0, 0, 1, 5] = 1
+    mask = torch.ones_like(target, dtype=torch.bool)
+    mask[0, 0, 0, 0, :2] = False
+    return logits, torch.where(mask, target, 1), mask
+
+
+@pytest.mark.parametrize(
+    ("balance", "common", "rare"),
+    [(0.0, 1, 1), (0.5, 10 / 4 / 3, 10 / 4), (1.0, 10 / 2 / 9, 10 / 2)],  # 10 labelled voxels; sqrt(9) + sqrt(1) = 4
+)
+def test_balanced_cross_entropy_by_hand_counts_only_what_is_labelled(balance, common, rare):
+    expected = (9 * common * math.log(2) + rare * math.log(4)) / 10
+    for average in ("samples", "voxels"):
+        loss = masked_cross_entropy(*nine_and_one(), average, class_balance=balance)
+        assert loss.item() == pytest.approx(expected, rel=1e-6)
+    assert 9 * common + rare == pytest.approx(10)
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+@pytest.mark.parametrize("average", ["samples", "voxels"])
+def test_with_one_class_alone_balancing_changes_nothing(average, balance):
+    logits, target, mask = random_case(0)
+    target = torch.where(mask, 2, target)
+    balanced = masked_cross_entropy(logits, target, mask, average, class_balance=balance)
+    torch.testing.assert_close(balanced, masked_cross_entropy(logits, target, mask, average))
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5])
 @pytest.mark.parametrize("average", ["samples", "voxels"])
 @pytest.mark.parametrize("batch", [0, 1, 2])
-def test_empty_mask_gives_exactly_0_and_no_gradient(average, batch):
+def test_empty_mask_gives_exactly_0_and_no_gradient(average, batch, balance):
     logits = torch.randn(batch, CLASSES, *SHAPE).requires_grad_()
     nothing = torch.zeros(batch, 1, *SHAPE, dtype=torch.bool)
     target = torch.full((batch, 1, *SHAPE), GARBAGE, dtype=torch.int16)
-    loss = masked_cross_entropy(logits, target, nothing, average)
+    loss = masked_cross_entropy(logits, target, nothing, average, class_balance=balance)
     assert loss.item() == 0.0
     (gradient,) = torch.autograd.grad(loss, logits)
     assert (gradient == 0).all()
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5])
 @pytest.mark.parametrize("garbage", [0, 3, GARBAGE, -1, -32768])
-def test_targets_outside_the_mask_never_matter(garbage):
+def test_targets_outside_the_mask_never_matter(garbage, balance):
     logits, target, mask = random_case(0)
-    losses = [masked_cross_entropy(logits, t, mask) for t in (target, torch.where(mask, target, garbage))]
+    targets = (target, torch.where(mask, target, garbage))
+    losses = [masked_cross_entropy(logits, t, mask, class_balance=balance) for t in targets]
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in losses]
     assert torch.equal(losses[0], losses[1]) and torch.equal(gradients[0], gradients[1])
 
@@ -185,13 +229,33 @@ def test_binary_cross_entropy_by_hand():
     assert masked_binary_cross_entropy(logits, target, mask & False).item() == 0.0
 
 
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.float32])
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_balanced_binary_cross_entropy_is_that_of_two_classes_in_each_region(balance, kind):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, *SHAPE, generator=generator)
+    shares = torch.tensor([0.02, 0.4, 0.9]).view(1, 3, 1, 1, 1)
+    target = torch.rand(2, 3, *SHAPE, generator=generator) < shares
+    mask = torch.rand(2, 1, *SHAPE, generator=generator) < 0.3
+    for average in ("samples", "voxels"):
+        each = []
+        for r in range(3):
+            two = torch.stack([torch.zeros_like(logits[:, r]), logits[:, r]], 1)  # softmax of (0, z) is the sigmoid
+            each.append(masked_cross_entropy(two, target[:, r : r + 1], mask, average, class_balance=balance))
+        loss = masked_binary_cross_entropy(logits, target.to(kind), mask, average, class_balance=balance)
+        torch.testing.assert_close(loss, torch.stack(each).mean())
+        assert masked_binary_cross_entropy(logits, target, mask & False, class_balance=balance).item() == 0.0
+
+
 def test_binary_cross_entropy_does_not_look_outside_the_mask():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, *SHAPE, generator=generator)
     target = torch.rand(2, 3, *SHAPE, generator=generator) < 0.5
     mask = torch.rand(2, 1, *SHAPE, generator=generator) < 0.3
-    loss = masked_binary_cross_entropy(logits, target, mask)
-    assert torch.equal(loss, masked_binary_cross_entropy(torch.where(mask, logits, 50.0), target ^ ~mask, mask))
+    for balance in (0.0, 0.5):
+        loss = masked_binary_cross_entropy(logits, target, mask, class_balance=balance)
+        changed = torch.where(mask, logits, 50.0), target ^ ~mask, mask
+        assert torch.equal(loss, masked_binary_cross_entropy(*changed, class_balance=balance))
 
 
 # ---- Dice

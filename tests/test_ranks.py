@@ -44,6 +44,7 @@ def losses(total):
 
     def supervised(regions, batch_dice, average):
         loss = SupervisedLoss(IGNORE, regions, batch_dice, 1.0, 1.0, average, total)
+        loss.class_balance = 0.5
 
         def of(logits, target, teacher):
             if regions:  # two regions and the unknown

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nnunet_gmabs.learning.schedules import noise_tolerant_weight, ramped, rounds_due, sigmoid_rampup
+from nnunet_gmabs.learning.schedules import faded, noise_tolerant_weight, ramped, rounds_due, sigmoid_rampup
 
 
 @pytest.mark.parametrize(("fraction", "weight"), [(0.0, math.exp(-5)), (0.5, math.exp(-1.25)), (1.0, 1.0)])
@@ -26,6 +26,12 @@ def test_a_ramped_weight_is_0_before_its_start_and_whole_from_its_end_on():
     weights = [ramped(progress, 0.5, 0.25, 0.75) for progress in (0.0, 0.2499, 0.25, 0.5, 0.75, 1.0)]
     assert weights == [0.0, 0.0, 0.5 * math.exp(-5), 0.5 * math.exp(-1.25), 0.5, 0.5]
     assert [ramped(progress, 2.0, 0.5, 0.5) for progress in (0.4, 0.5, 0.6)] == [0.0, 2.0 * math.exp(-5), 2.0]
+
+
+def test_a_faded_value_falls_linearly_to_0_and_stays_there():
+    values = [faded(progress, 0.75, 0.5) for progress in (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)]
+    assert values == [0.75, 0.5625, 0.375, 0.0, 0.0, 0.0]
+    assert faded(0.0, 0.75, 0.0) == 0.0 and faded(1.0, 0.75, 1.0) == 0.0
 
 
 def test_rounds_fall_due_as_in_the_paper():

@@ -56,21 +56,28 @@ def test_without_ignore_label_everything_is_labelled(regions):
 
 @pytest.mark.parametrize("batch_dice", [False, True])
 @pytest.mark.parametrize("average", ["voxels", "samples"])
-def test_loss_of_label_maps_is_the_weighted_sum_of_its_parts(batch_dice, average):
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+def test_loss_of_label_maps_is_the_weighted_sum_of_its_parts(batch_dice, average, balance):
     logits, target = label_case()
+    target[:, :, :3] *= target[:, :, :3] == IGNORE  # half of it background
     mask = target != IGNORE
-    expected = 0.5 * masked_cross_entropy(logits, target, mask, average)
+    expected = 0.5 * masked_cross_entropy(logits, target, mask, average, class_balance=balance)
     one_hot = one_hot_foreground(target, CLASSES)
     expected = expected + 2.0 * masked_dice_loss(logits.softmax(1)[:, 1:], one_hot, mask, batch_dice)
-    torch.testing.assert_close(loss_for(IGNORE, False, batch_dice, 2.0, 0.5, average)(logits, target), expected)
+    loss = loss_for(IGNORE, False, batch_dice, 2.0, 0.5, average)
+    loss.class_balance = balance
+    torch.testing.assert_close(loss(logits, target), expected)
 
 
-def test_loss_of_regions_is_the_weighted_sum_of_its_parts():
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+def test_loss_of_regions_is_the_weighted_sum_of_its_parts(balance):
     logits, target = region_case()
     mask = ~target[:, 2:]
-    expected = 0.5 * masked_binary_cross_entropy(logits, target[:, :2], mask, "voxels")
+    expected = 0.5 * masked_binary_cross_entropy(logits, target[:, :2], mask, "voxels", class_balance=balance)
     expected = expected + 2.0 * masked_dice_loss(logits.sigmoid(), target[:, :2], mask)
-    torch.testing.assert_close(loss_for(IGNORE, True, dice=2.0, cross_entropy=0.5)(logits, target), expected)
+    loss = loss_for(IGNORE, True, dice=2.0, cross_entropy=0.5)
+    loss.class_balance = balance
+    torch.testing.assert_close(loss(logits, target), expected)
 
 
 def test_loss_without_ignore_label_counts_every_voxel():

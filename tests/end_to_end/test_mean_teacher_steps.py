@@ -80,6 +80,7 @@ def test_labelled_samples_give_no_consistency(started):
 def test_the_gradient_ratio_is_that_of_the_weighted_terms(started):
     batch = next(started.dataloader_train)
     state = started.perturbations.get_state()
+    started.supervised.class_balance = started.config.supervision.class_balance  # as at the start of a training
     terms = started.loss_terms(started.network(batch["data"]), batch)
     norms = {}
     for name, term in terms.items():
@@ -92,6 +93,22 @@ def test_the_gradient_ratio_is_that_of_the_weighted_terms(started):
     expected = weights["consistency"] * norms["consistency"] / norms["supervised"]
     assert started.epoch_means.take()["gradient_ratio/consistency"] == pytest.approx(expected, rel=1e-4)
     assert expected > 0
+
+
+def test_class_balance_fades_in_the_first_half_of_a_training_and_is_not_in_validation(project, tmp_path):
+    trainer = Training(project, tmp_path, settings={"supervision": {"class_balance": 0.8}}).build()
+    trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+    trainer.network.train()
+    steps = trainer.num_epochs * trainer.num_iterations_per_epoch
+    for iteration in (0, steps // 4, steps // 2, steps - 1):
+        trainer.iteration = iteration
+        step(trainer)
+        expected = 0.8 * max(0, 1 - 2 * iteration / steps)
+        assert trainer.supervised.class_balance == pytest.approx(expected)
+    trainer.iteration = 0
+    step(trainer)
+    trainer.on_validation_epoch_start()
+    assert trainer.supervised.class_balance == 0.0
 
 
 def without_unlabelled(batch):
