@@ -263,6 +263,17 @@ def test_tables_and_picture_of_made_results(scripts, bench, config, capsys, monk
     assert "| 2 x 2 | +12.5 (+10.0 to +20.0) | few scans |  |  |" in capsys.readouterr().out
 
 
+def test_a_claim_of_rows_that_share_no_seed_is_not_made(scripts, bench, config, capsys, monkeypatch):
+    benchmark, plot = scripts
+    for row, seed in (("stock", 0), ("ours", 1)):
+        write_cell(bench, benchmark.Cell(row, "2 scans", seed), {"a": 0.5, "b": 0.6})
+    bench.write_results()
+    monkeypatch.setattr(sys, "argv", ["plot_benchmark.py", str(config), "--work", str(bench.work)])
+    assert plot.main() == 0
+    text = capsys.readouterr().out
+    assert "| ours | 55.0 |" in text.replace("(-, 55.0)", "").replace("  ", " ") and "ours - stock" not in text
+
+
 def test_shares_of_full_supervision_are_paired_by_seed(scripts):
     plot, grid = scripts[1], scripts[1].Grid.read(SCRIPTS / "benchmarks" / "label_efficiency.yaml")
     goal = "stock nnU-Net, no mirroring, all dense"
