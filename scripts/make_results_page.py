@@ -4,8 +4,8 @@
 
 Between <!-- GRID --> and <!-- end of GRID --> in docs/results.md stand the claims and scores of
 scripts/benchmarks/GRID.yaml as docs/measured/GRID.jsonl has them; docs/measured/GRID.png is drawn beside it. Between
-<!-- short --> and <!-- end of short --> in the README stands what trainers gain over the control. That takes no
-training and no scans.
+<!-- planes --> and <!-- end of planes --> in the README stands what trainers gain over the control with planes, and
+likewise with one dense scan. That takes no training and no scans.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from benchmark_grid import Grid
+from benchmark_grid import ALL_DENSE, Grid
 from benchmark_measured import read_measured, write_csv
 from plot_benchmark import CONTROL, difference, means, plot_rows, read, tables_of_results
 
@@ -28,13 +28,23 @@ ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ROOT / "docs" / "measured"
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 BLOCK = re.compile(r"<!-- (\w+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
-SHORT_GRIDS = {"hippocampus": "exemplar", "atrium": "atrium_exemplar"}
-SHORT_LABELS = {"planes": "6 scans x 3 planes", "1 dense scan": "1 dense scan"}
+SHORT_TABLES = {  # block of the README -> column -> its grid and labels
+    "planes": {
+        "hippocampus, 4 scans": ("label_efficiency", "4 scans x 3 planes"),
+        "hippocampus, 20 scans": ("label_efficiency", "20 scans x 3 planes"),
+        "atrium, 20 scans": ("atrium_label_efficiency", "20 scans x 3 planes"),
+    },
+    "dense": {
+        "hippocampus, 1 dense scan": ("exemplar", "1 dense scan"),
+        "atrium, 1 dense scan": ("atrium_exemplar", "1 dense scan"),
+    },
+}
 SHORT_ROWS = {  # row of the grids -> as the README calls it
     "stock nnU-Net, ignore label": "nnU-Net's default, which mirrors",
     **{row: f"`{row}`" for row in ("Sparse", "MeanTeacher", "GMABS", "GMABSMutual", "CMEMS")},
     "CMEMS, no image term": "`CMEMSNoImage`",
     "Sparse, synthetic samples": "`SparseSynthetic`",
+    f"{CONTROL}, all dense": "the control on all scans, drawn densely",
 }
 STYLES = {"yes": "**{}**", "one seed": "*{}*", "no": "{}", "": "not trained"}
 
@@ -65,31 +75,34 @@ def results_page(text: str, pictures: bool = False) -> str:
 
 
 def readme(text: str) -> str:
-    """The README with its short table."""
-    return BLOCK.sub(lambda _: f"<!-- short -->\n\n{short_table()}\n\n<!-- end of short -->", text)
+    """The README with its short tables."""
+    return BLOCK.sub(
+        lambda match: f"<!-- {match[1]} -->\n\n{short_table(SHORT_TABLES[match[1]])}\n\n<!-- end of {match[1]} -->",
+        text,
+    )
 
 
 def gain(grid: Grid, scores: list[Score], row: str, labels: str) -> str:
     """What a row gains over the control; a dash where it is not for such labels."""
-    if not grid.rows[row].is_of(labels):
+    if row not in grid.rows:
         return "-"
-    _, numbers, verdict = difference(scores, f"{row}, {labels}", f"{CONTROL}, {labels}")
+    of = ALL_DENSE if grid.rows[row].labels == "dense" else labels
+    if not grid.rows[row].is_of(of):
+        return "-"
+    _, numbers, verdict = difference(scores, f"{row}, {of}", f"{CONTROL}, {labels}")
     return STYLES[verdict].format(numbers)
 
 
-def short_table() -> str:
+def short_table(columns: dict[str, tuple[str, str]]) -> str:
     """The control's Dice, and what each trainer gains over it: bold what counts, italic where it does for one seed."""
-    columns = []
-    for name in SHORT_GRIDS.values():
+    cells = []
+    for name, labels in columns.values():
         with results_of(name) as (grid, results):
-            dice, scores = means(read(results), "dice"), read_scores(results)
-        for labels in SHORT_LABELS.values():
-            seeds = dice.get((CONTROL, labels), {})
-            control = f"{100 * np.mean([*seeds.values()]):.1f} ({', '.join(map(str, sorted(seeds)))})"
-            columns.append([control, *(gain(grid, scores, row, labels) for row in SHORT_ROWS)])
-    header = [f"{data}, {labels}" for data in SHORT_GRIDS for labels in SHORT_LABELS]
-    names = ["control: Dice in % (seeds)", *SHORT_ROWS.values()]
-    return markdown_table(["", *header], [[name, *cells] for name, *cells in zip(names, *columns, strict=True)])
+            seeds, scores = means(read(results), "dice").get((CONTROL, labels), {}), read_scores(results)
+        control = f"{100 * np.mean([*seeds.values()]):.1f} ({', '.join(map(str, sorted(seeds)))})"
+        cells.append([control, *(gain(grid, scores, row, labels) for row in SHORT_ROWS)])
+    rows = [list(row) for row in zip(["control: Dice in % (seeds)", *SHORT_ROWS.values()], *cells, strict=True)]
+    return markdown_table(["", *columns], [row for row in rows if set(row[1:]) != {"-"}])
 
 
 if __name__ == "__main__":

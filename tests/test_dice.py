@@ -226,6 +226,25 @@ def test_other_scans_cannot_be_paired():
         paired_differences(scores, "new", "old")
 
 
+def test_with_scans_of_its_own_each_seed_is_paired_by_itself():
+    dice = {"new": [{"a": 0.9, "b": 0.5}, {"c": 0.75, "b": 0.25}], "old": [{"a": 0.4, "b": 0.75}, {"c": 0.5, "b": 0.5}]}
+    scores = [
+        score
+        for cell, seeds in dice.items()
+        for seed, scans in enumerate(seeds)
+        for score in scores_of({scan: {1: value} for scan, value in scans.items()}, cell, seed)
+    ]
+    differences, seeds, scans = paired_differences(scores, "new", "old")
+    assert (seeds, scans) == ([0, 1], ["1. of each seed", "2. of each seed"])
+    np.testing.assert_allclose(differences, [[0.5, -0.25], [-0.25, 0.25]])  # a and b; b and c
+    with pytest.raises(InputError, match="old, seed 1: tested on other scans than new, seed 1"):
+        paired_differences([*scores, *scores_of({"d": {1: 0.5}}, "old", 1)], "new", "old")
+    for cell in ("new", "old"):
+        scores += scores_of({"d": {1: 0.5}}, cell, 1)
+    with pytest.raises(InputError, match="new: tested on 2 scans with seed 0 and on 3 with seed 1"):
+        paired_differences(scores, "new", "old")
+
+
 def test_without_a_common_seed_nothing_can_be_paired():
     scores = [*scores_of({"a": {1: 0.5}}, "new", seed=0), *scores_of({"a": {1: 0.5}}, "old", seed=1)]
 

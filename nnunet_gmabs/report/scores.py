@@ -130,21 +130,28 @@ def paired_differences(
 
     Returns:
         (seeds, scans) float, the seeds, the scans. Scans in which nobody has a value with any seed (neither the truth
-        nor any prediction has the class) are left out.
+        nor any prediction has the class) are left out. Where each seed was tested on scans of its own, as many each, a
+        column holds one scan of each seed: who draws columns at random then draws independent scans.
 
     Raises:
-        InputError: if they share no seed, or were tested on different scans.
+        InputError: if they share no seed, or were tested on different scans with one seed.
     """
     first, second = scan_dice(scores, cell, label), scan_dice(scores, reference, label)
     seeds = sorted(set(first) & set(second))
     if not seeds:
         raise InputError(f"{cell} and {reference} have no seed in common: {sorted(first)} and {sorted(second)}")
-    scans = sorted(first[seeds[0]])
-    for name, values in ((cell, first), (reference, second)):
-        for seed in seeds:
-            if sorted(values[seed]) != scans:
-                raise InputError(f"{name}, seed {seed}: tested on other scans than {cell}, seed {seeds[0]}")
-    both = np.array([[[values[seed][scan] for scan in scans] for seed in seeds] for values in (first, second)])
+    own = {seed: sorted(first[seed]) for seed in seeds}
+    scans = own[seeds[0]]
+    for seed in seeds:
+        if sorted(second[seed]) != own[seed]:
+            raise InputError(f"{reference}, seed {seed}: tested on other scans than {cell}, seed {seed}")
+        if len(own[seed]) != len(scans):
+            raise InputError(
+                f"{cell}: tested on {len(scans)} scans with seed {seeds[0]} and on {len(own[seed])} with seed {seed}"
+            )
+    if any(of != scans for of in own.values()):
+        scans = [f"{i + 1}. of each seed" for i in range(len(scans))]
+    both = np.array([[[values[seed][scan] for scan in own[seed]] for seed in seeds] for values in (first, second)])
     kept = ~np.isnan(both).all(axis=(0, 1))
     ours, others = np.nan_to_num(both[:, :, kept], nan=1.0)
     return ours - others, seeds, [scan for scan, keep in zip(scans, kept, strict=True) if keep]
