@@ -23,8 +23,8 @@ class StreamsConfig:
     """What a batch is made of."""
 
     batch_share: float = 1.0
-    """Size of a batch as a share of the plans' batch size, rounded up. MeanTeacher: 1.25, see there; 0.5 is the control
-    with half the labelled samples."""
+    """Size of a batch as a share of the plans' batch size, rounded up. MeanTeacher: 1.25, unlabelled samples on
+    top of the plans' labelled ones; 0.5 is the control with half the labelled samples."""
     labelled_share: float = 0.5
     """Share of a batch from scans an expert has labelled. Paper: half labelled, half unlabelled."""
     unlabelled_from: float = 0.0
@@ -207,17 +207,17 @@ class NoiseTolerantConfig:
     weight: float = 0.5
     """At the start: w (1 - (1 - final_share) r(progress)). Paper: 0.5."""
     final_share: float = 0.1
-    """Of the weight, at the end of the training. Paper: 0.1."""
+    """Share of the weight that is left at the end of the training. Paper: 0.1."""
     dice_weight: float = 1.0
-    """Of a Dice term beside the clipped cross-entropy. Paper: 0; alone, its gradient is 0.6 to 2.5 % of the supervised
-    one, and nothing is learned (docs/study.md)."""
+    """Weight of a Dice term beside the clipped cross-entropy. Paper: 0; the gradient of the latter alone is
+    0.6 to 2.5 % of the supervised one, and nothing is learned (docs/study.md)."""
     doubtful_as: Literal["student", "ignore", "pseudo"] = "student"
     """Voxels that confident learning doubts take the student's own label (paper), are left out, or (no denoising)
     keep the pseudo label."""
     reachable_prob: float | None = 0.8
     """Logits are clipped so that no probability can exceed this; null: not clipped. Paper: norm 1, which is 0.80 for
-    two classes. Ours: the norm grows with the number of classes, so that 0.80 stays reachable. Above 1 / the number of
-    classes."""
+    two classes. Ours: the norm grows with the number of classes, so that 0.80 stays reachable. Must be above
+    1 / the number of classes."""
 
     def __post_init__(self) -> None:
         _check_range(self, "weight", 0)
@@ -272,7 +272,7 @@ class MutualConfig:
     confidence_start: float = 0.95
     """tau at the start, from where it rises linearly; 0.75 teaches more voxels early. Ours: constant."""
     dice_weight: float = 0.0
-    """Of a Dice term beside the cross-entropy on taught voxels. Paper: 0."""
+    """Weight of a Dice term beside the cross-entropy on taught voxels. Paper: 0."""
     balanced: bool = False
     """Whether a class counts by the voxels that the other network sees of it, instead of by those of which it is sure,
     which are nearly all of the background and half of the foreground. Paper: no."""
@@ -355,7 +355,7 @@ class ActiveConfig:
     every: float = 0.02
     """Share of the training from round to round. Paper: 0.02."""
     until: float = 0.8
-    """Share of the training after which nothing is asked: what is learned of it would be little. Ours."""
+    """Share of the training after which nothing is asked: later answers would hardly be learned from. Ours."""
 
     def __post_init__(self) -> None:
         _check_range(self, "scans_per_round", 1)

@@ -8,9 +8,9 @@ each seed, `gmabs sparsify` keeps some planes of some scans and `gmabs prepare` 
 through nnUNetv2_train for the same number of iterations with the same plans, and predicts the test scans through
 nnUNetv2_predict --disable_tta (on a CPU several windows in a pass, see benchmark_predict.py). A seed draws the labelled
 scans and seeds the training. Stock nnU-Net, and all trainers that have no use for unlabelled scans, see labelled ones
-only. Test scans: imagesTs, and `test_scans` of the training scans; or, with `judge_unlabelled`, so many unlabelled
-training scans, for choices that must not be made on a test set. With `spacing_mm` the dense data are resampled first,
-for all rows alike: a coarse grid needs little time.
+only. Test scans: those of imagesTs that have a label file in labelsTs, and `test_scans` of the training scans; or, with
+`judge_unlabelled`, so many unlabelled training scans, for choices that must not be made on a test set. With
+`spacing_mm` the dense data are resampled first, for all rows alike: a coarse grid needs little time.
 
 Each training is one cell, DIR/cells/NAME.json; one that is there is not trained again, so the script can be killed and
 started again. DIR/results.csv has all cells: a row for each scan and class (gmabs' scripts/compare.py reads it, too).
@@ -35,6 +35,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,8 @@ class Benchmark:
         self.source = args.data.resolve() / grid.dataset
         if not (self.source / "dataset.json").is_file():
             raise InputError(f"{self.source}: no dataset.json; --data must be the folder that holds {grid.dataset}")
+        if find_spec("monai") is None:
+            raise InputError('monai, which judges surfaces, is not installed: pip install ".[benchmark]"')
         self.measured, self.bfloat16 = args.measured, args.bfloat16
         self.data = Data(grid, self.source, self.work, self.command)
         self.classes = [v for v in json.loads((self.source / "dataset.json").read_text())["labels"].values() if v]

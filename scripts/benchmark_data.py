@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from benchmark_grid import ALL_DENSE, Cell, Grid
 
+from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import write_json
 
@@ -97,6 +98,7 @@ class Data:
         options = ["--scans", what.scans, "--planes", what.planes, "--seed", seed, "--test", self.grid.test_scans]
         options += ["--position", what.position]
         self.command(f"data_{name}", "gmabs", "sparsify", self.dense, name, *options)
+        leave_out_what_has_no_truth(RawFolder(raw))
         small = ["--cpu", "--cpu-seconds", self.grid.plans["cpu_seconds"]] if self.grid.plans else []
         # nnU-Net's planner refuses nnUNet_n_proc_DA=0
         prepare = ["prepare", "-d", name, "-c", "3d_fullres", *small, "-np", 2]
@@ -153,6 +155,14 @@ class Data:
             for path in (raw / "imagesTr").glob(f"{scan}_????{ending}"):
                 link(path, images)
         return images, truth
+
+
+def leave_out_what_has_no_truth(raw: RawFolder) -> None:
+    """Remove test images without dense labels, as those of the Decathlon: nothing can be judged on them."""
+    for scan in raw.scans("imagesTs"):
+        if not raw.label_path(scan, "labelsTs").is_file():
+            for path in raw.images_of(scan, "imagesTs"):
+                path.unlink()
 
 
 def link(file: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -426,6 +427,7 @@ def test_data_made_for_another_grid_are_not_trained_on(scripts, bench, monkeypat
         ran.append(arguments[0])
         folder = bench.work / ("raw" if arguments[0] == "sparsify" else "preprocessed") / "Dataset600_Dense"
         (folder / "gmabs").mkdir(parents=True)
+        (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0}, "file_ending": ".nii.gz"}))
         (folder / "gmabs" / "sparsify.json").write_text(json.dumps({"planes_kept": {"s0": []}}))
         plans = {"configurations": {"3d_fullres": {}}}
         (folder / "nnUNetPlansCPU.json").write_text(json.dumps(plans))
@@ -450,6 +452,9 @@ def test_one_cell_with_real_commands(scripts, config, dense, tmp_path):
     command = [sys.executable, str(SCRIPTS / "benchmark.py"), str(config), "--data", str(dense.parent)]
     command += ["--work", str(tmp_path / "work"), "--rows", "ours", "--seeds", "0", "--jobs", "1"]
     config.write_text(yaml.safe_dump(GRID | {"labels": {"1 dense scan": {"scans": 1, "planes": "all"}}}))
+    shutil.copytree(dense / "imagesTr", dense / "imagesTs")  # more test images, without truth, as in the Decathlon
+    for path in (dense / "imagesTs").iterdir():
+        path.rename(path.with_name(f"no_truth_{path.name}"))
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "work" / "results.csv", newline="") as f:
