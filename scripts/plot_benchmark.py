@@ -65,7 +65,7 @@ def means(lines: list[dict[str, str]], column: str) -> Means:
 
 
 def tables_of_results(grid: Grid, lines: list[dict[str, str]], results: Path) -> list[str]:
-    """Claims over stock nnU-Net, shares of the goal, scores of each kind of labels, claims between trainers of ours.
+    """Shares of the goal, scores of each kind of labels, claims over stock nnU-Net and between trainers of ours.
 
     results is the file of the lines.
     """
@@ -73,12 +73,13 @@ def tables_of_results(grid: Grid, lines: list[dict[str, str]], results: Path) ->
     kinds = filter(measured.__contains__, (*grid.labels, ALL_DENSE))
     over_stock = [claim for claim in grid.claims if grid.rows[claim[1]].trainer in BASES]
     between = [claim for claim in grid.claims if claim not in over_stock]
-    return [
-        *filter(None, [claim_table(grid, over_stock, results)]),
-        *(f"**Share of full supervision**\n\n{table}" for table in filter(None, [goal_table(grid, lines)])),
-        *(f"**{kind}**\n\n{score_table(grid, lines, kind)}" for kind in kinds),
-        *(f"**Between trainers of ours**\n\n{table}" for table in filter(None, [claim_table(grid, between, results)])),
-    ]
+    titled = {
+        "Dice, and its share of full supervision": goal_table(grid, lines),
+        **{kind: score_table(grid, lines, kind) for kind in kinds},
+        "Claims over stock nnU-Net": claim_table(grid, over_stock, results),
+        "Claims between trainers of ours": claim_table(grid, between, results),
+    }
+    return [f"**{title}**\n\n{table}" for title, table in titled.items() if table]
 
 
 def goal_table(grid: Grid, lines: list[dict[str, str]]) -> str:
