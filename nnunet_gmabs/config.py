@@ -166,7 +166,7 @@ class RelabelConfig:
     """How many views must agree. Paper: majority."""
     regions: Literal["probabilities", "prototypes"] = "probabilities"
     """What is prompted: the teacher's most probable classes, or those whose prototypes are most alike (paper). Ours: on
-    hippocampus the former had a Dice of 66 %, the latter of 43 % (docs/study.md)."""
+    hippocampus the former had a Dice of 66 %, the latter of 43 % (docs/older.md)."""
     min_part: float | None = None
     """Connected parts of a class smaller than this share of its largest part are not prompted. Paper: 0, all are. Ours:
     specks stretch the boxes; null: 1 for classes that the expert's planes show in one piece, 0.1 for the others
@@ -210,7 +210,7 @@ class NoiseTolerantConfig:
     """Share of the weight that is left at the end of the training. Paper: 0.1."""
     dice_weight: float = 1.0
     """Weight of a Dice term beside the clipped cross-entropy. Paper: 0; the gradient of the latter alone is
-    0.6 to 2.5 % of the supervised one, and nothing is learned (docs/study.md)."""
+    0.6 to 2.5 % of the supervised one, and nothing is learned (docs/older.md)."""
     doubtful_as: Literal["student", "ignore", "pseudo"] = "student"
     """Voxels that confident learning doubts take the student's own label (paper), are left out, or (no denoising)
     keep the pseudo label."""
@@ -343,7 +343,7 @@ class ActiveConfig:
         "random", "foreground-random", "uncertainty", "uncertainty-diverse", "disagreement", "cold-start"
     ] = "foreground-random"
     """How scans are chosen, see active/select.py. Paper: uncertainty-diverse. Ours: what measured best
-    (docs/results.md)."""
+    (docs/older.md)."""
     scans_per_round: int = 2
     """Paper: 2."""
     planes_per_scan: int = 3
@@ -390,7 +390,7 @@ class GMABSConfig:
     and 600 to 2,000 iterations mirrored patches cost more than they teach (docs/study.md)."""
     inference_network: Literal["teacher", "student", "peer", "better"] = "student"
     """Which network stock nnU-Net predicts with. Released program: the student. In trainings of some hundred steps the
-    teacher, an average of the last hundred, lags behind (docs/study.md). Of two networks that teach each other (student
+    teacher, an average of the last hundred, lags behind (docs/older.md). Of two networks that teach each other (student
     and peer): better is the one with the higher pseudo Dice on the validation scans."""
     streams: StreamsConfig = StreamsConfig()
     supervision: SupervisionConfig = SupervisionConfig()

@@ -25,7 +25,7 @@ SPARSE_SYNTHETIC = replace(SPARSE, synthetic=SyntheticConfig(exemplars="all"))
 
 MEAN_TEACHER = GMABSConfig(streams=StreamsConfig(batch_share=1.25, labelled_share=0.8))
 """All labelled samples that nnU-Net would see, and a quarter as many unlabelled ones. In place of labelled ones, as in
-the paper, unlabelled samples cost more than they gave (docs/study.md)."""
+the paper, unlabelled samples cost more than they gave (docs/older.md)."""
 
 MEAN_TEACHER_PAPER = GMABSConfig(
     streams=StreamsConfig(labelled_share=0.5),

@@ -2,7 +2,7 @@
 
 - random: scans and planes drawn at random; the plain control
 - foreground-random: scans drawn at random, planes at random through what is predicted; the control to beat, and the
-  default, since nothing here beat it (docs/results.md)
+  default, since nothing here beat it (docs/older.md)
 - uncertainty: the highest share of uncertain voxels
 - uncertainty-diverse: of the most uncertain tenth, one of each cluster of intensity histograms (paper)
 - disagreement: the scans that two models see most differently
