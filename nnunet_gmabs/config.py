@@ -23,10 +23,11 @@ class StreamsConfig:
     """What a batch is made of."""
 
     batch_share: float = 1.0
-    """Size of a batch as a share of the plans' batch size, rounded up. MeanTeacher: 1.25, unlabelled samples on
-    top of the plans' labelled ones; 0.5 is the control with half the labelled samples."""
+    """Size of a batch as a share of the plans' batch size, rounded up by unlabelled samples. MeanTeacher: 1.25, which
+    come on top of the plans' labelled ones; 0.5 is the control with half the labelled samples."""
     labelled_share: float = 0.5
-    """Share of a batch from scans an expert has labelled. Paper: half labelled, half unlabelled."""
+    """Share of a batch, before it is rounded up, from scans an expert has labelled. Paper: half labelled, half
+    unlabelled."""
     unlabelled_from: float = 0.0
     """Share of the training in which batches are all labelled, for very small batches. Paper: 0."""
 

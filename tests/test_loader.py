@@ -256,6 +256,21 @@ def test_foreground_follows_nnunets_rule_over_the_labelled_samples_and_never_tou
     assert not any(force for labelled, force in seen if not labelled)
 
 
+@pytest.mark.parametrize(("plans", "whole", "share"), [(2, 3, 2 / 3), (4, 5, 0.8), (1, 2, 0.5), (2, 1, 1.0)])
+def test_as_many_labelled_samples_are_centred_as_in_batches_of_the_plans(plans, whole, share):
+    loader = make_loader_without_files(
+        whole, share, plans_batch_size=plans, whole_batch_size=whole, oversample_foreground_percent=0.33
+    )
+    centred = []
+    while len(centred) < 8 * plans:
+        names = loader.get_indices()
+        forced = [loader.get_do_oversample(sample) for sample in range(whole)]
+        centred += [force for name, force in zip(names, forced, strict=True) if name[0] == "d"]
+    alone = make_loader_without_files(plans, 1.0, oversample_foreground_percent=0.33)
+    alone.get_indices()
+    assert centred == [alone.get_do_oversample(sample) for sample in range(plans)] * 8
+
+
 def test_a_foreground_patch_has_a_foreground_voxel_in_its_middle(pre):
     for number in range(2):
         labels = np.full(SHAPE, IGNORE, np.int16)

@@ -17,7 +17,8 @@ class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
     The first batches can be all labelled. From then on the labelled share of samples is exact over time, also
     where the batch is odd or 1: batch number n has floor(L(n + 1)) - floor(L(n)) labelled samples, with
     L(n) = B (min(n, w) + share max(n - w, 0)) and w the number of all-labelled batches. Which of them are centred
-    on foreground follows nnU-Net's rule as if labelled samples alone filled its batches of B, one after the other.
+    on foreground follows nnU-Net's rule as if labelled samples alone filled its batches of P, one after the other, so
+    that trainers with other batches on the same plans centre as many of them.
 
     Several processes may share a batch: this one makes a part of its samples, and B is the size of the whole.
 
@@ -29,6 +30,7 @@ class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
         batches_drawn: before this loader, in a training that is continued.
         seed: entropy for data workers, together with rank and the worker's number.
         whole_batch_size: B; nnU-Net's batch_size when None.
+        plans_batch_size: P; B when None.
         part: which of the samples 0 ... B - 1 this loader makes, batch_size of them.
 
     A batch is nnU-Net's dictionary, "labelled": (B,) bool, and, where the data set has pseudo labels, "pseudo":
@@ -45,6 +47,7 @@ class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
         all_labelled_batches: int = 0,
         batches_drawn: int = 0,
         whole_batch_size: int | None = None,
+        plans_batch_size: int | None = None,
         part: slice = slice(None),
         **kwargs,
     ) -> None:
@@ -55,6 +58,7 @@ class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
         self.all_labelled_batches = all_labelled_batches
         self.batches_drawn = batches_drawn
         self.whole_batch_size = self.batch_size if whole_batch_size is None else whole_batch_size
+        self.plans_batch_size = self.whole_batch_size if plans_batch_size is None else plans_batch_size
         self._numbers = range(self.whole_batch_size)[part]  # of this loader's samples in the whole batch
         if len(self._numbers) != self.batch_size:
             raise ValueError(f"{part} of {self.whole_batch_size} samples are not the {self.batch_size} of batch_size")
@@ -93,9 +97,9 @@ class TwoStreamLoader(TellsErrors, nnUNetDataLoader):
         return self._is_labelled(sample) and self._oversample(self._labelled_number(sample))
 
     def _oversample(self, number: int) -> bool:
-        """nnU-Net's rule for the sample of a number in batches of B that follow each other."""
-        first = round(self.whole_batch_size * (1 - self.oversample_foreground_percent))
-        return number % self.whole_batch_size >= first
+        """nnU-Net's rule for the sample of a number in batches of P that follow each other."""
+        first = round(self.plans_batch_size * (1 - self.oversample_foreground_percent))
+        return number % self.plans_batch_size >= first
 
     def _labelled_number(self, sample: int) -> int:
         """How many labelled samples all processes have made before this one."""

@@ -80,12 +80,13 @@ class DistributedTrainer(nnUNetTrainer):
             self.is_ddp = is_ddp
 
     def _set_batch_size_and_oversample(self) -> None:
-        """The size of the whole batch, and of this rank's part of it: samples rank, rank + n, rank + 2n, ...
+        """Sizes: of the plans' batch, of the whole one, and of this rank's part of it: samples rank, rank + n, ...
 
         Raises:
             InputError: more ranks than samples.
         """
         super()._set_batch_size_and_oversample()
+        self.plans_batch_size = self.batch_size
         self.whole_batch_size = math.ceil(self.batch_size * self.config.streams.batch_share - 1e-9)
         self.batch_size = len(range(self.whole_batch_size)[self.ranks.part])
         if self.whole_batch_size < self.ranks.number:

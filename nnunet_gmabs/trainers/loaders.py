@@ -64,7 +64,7 @@ def build(trainer: nnUNetTrainerSparse):
     validation = trainer.get_validation_transforms(None, **common)
     # a settings file for all trainers of a data set may set the share; without an unsupervised term it has no meaning
     scans = trainer.scans
-    share = trainer.config.streams.labelled_share if trainer.uses_unlabelled else 1.0
+    share = labelled_share(trainer)
     used = share < 1 or trainer.config.synthetic is not None  # objects are pasted into unlabelled scans
     unlabelled = scans.unlabelled
     if share < 1 and not unlabelled:
@@ -105,6 +105,18 @@ def build(trainer: nnUNetTrainerSparse):
     return augmenters
 
 
+def labelled_share(trainer: nnUNetTrainerSparse) -> float:
+    """Share of a batch for the labelled stream: as many samples a step as the settings say of the plans' batch P.
+
+    labelled_share x batch_share x P over the size of the batch, which is rounded up: what is added is unlabelled.
+    """
+    streams = trainer.config.streams
+    if not trainer.uses_unlabelled or streams.labelled_share == 1:
+        return 1.0
+    wanted = streams.labelled_share * streams.batch_share * trainer.plans_batch_size
+    return wanted / trainer.whole_batch_size
+
+
 def _loader(
     trainer: nnUNetTrainerSparse,
     streams: tuple[list[str], list[str]],
@@ -141,6 +153,7 @@ def _loader(
         labelled=labelled,
         unlabelled=unlabelled,
         whole_batch_size=trainer.whole_batch_size,
+        plans_batch_size=trainer.plans_batch_size,
         part=trainer.ranks.part,
         **position,
     )

@@ -26,7 +26,7 @@ from nnunet_gmabs.trainers.synthetic_samples import SyntheticSamples
 
 
 class nnUNetTrainerSparseHalfBatch(nnUNetTrainerSparse):
-    """Sees as many labelled samples as MeanTeacher, and nothing else."""
+    """Sees as many labelled samples as MeanTeacherPaper, and nothing else."""
 
     config = replace(SPARSE, streams=StreamsConfig(labelled_share=1.0, batch_share=0.5))
 

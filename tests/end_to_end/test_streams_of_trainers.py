@@ -43,6 +43,28 @@ def test_sparse_learns_from_labelled_scans_alone(project, tmp_path):
     assert labelled == set(LABELLED) and unlabelled == set()
 
 
+@pytest.mark.parametrize(
+    ("plans", "settings", "labelled", "size"),
+    [
+        (2, {"batch_share": 1.25, "labelled_share": 0.8}, 2, 3),  # the mean teacher's: Sparse's samples, others on top
+        (1, {"batch_share": 1.25, "labelled_share": 0.8}, 1, 2),
+        (4, {"batch_share": 1.25, "labelled_share": 0.8}, 4, 5),
+        (3, {"batch_share": 0.5, "labelled_share": 0.5}, 0.75, 2),
+        (3, {"batch_share": 1.0, "labelled_share": 1.0}, 3, 3),
+    ],
+)
+def test_a_batch_that_is_rounded_up_has_no_more_labelled_samples(plans, settings, labelled, size, project, tmp_path):
+    own = project.copy(tmp_path)
+    path = own.pre / f"{tiny.PLANS}.json"
+    content = json.loads(path.read_text())
+    content["configurations"]["3d_fullres"]["batch_size"] = plans
+    path.write_text(json.dumps(content))
+    training, _ = Training(own, tmp_path, settings={"streams": settings}).build().get_dataloaders()
+    batches = [next(training)["labelled"] for _ in range(8)]
+    assert {len(batch) for batch in batches} == {size}
+    assert sum(int(batch.sum()) for batch in batches) == 8 * labelled
+
+
 def test_without_unlabelled_scans_that_stream_draws_from_labelled_ones(project, tmp_path):
     own = project.copy(tmp_path)
     for identifier in UNLABELLED:
