@@ -18,6 +18,12 @@ def _check_range(
         raise ValueError(f"{name} is {value!r}, outside {ends[0]}{low}, {high}{ends[1]}")
 
 
+def _check_ramp(config: ConsistencyConfig | MutualConfig) -> None:
+    """Raise ValueError where a ramp ends before it starts."""
+    if config.ramp_start > config.ramp_end:
+        raise ValueError(f"ramp_start is {config.ramp_start!r}, after ramp_end, {config.ramp_end!r}")
+
+
 @dataclass(frozen=True)
 class StreamsConfig:
     """What a batch is made of."""
@@ -105,6 +111,7 @@ class ConsistencyConfig:
         _check_range(self, "weight", 0)
         _check_range(self, "ramp_start", 0, 1)
         _check_range(self, "ramp_end", 0, 1, open_low=True)
+        _check_ramp(self)
         _check_range(self, "confidence", 0, 1)
         _check_range(self, "noise_sd", 0)
         _check_range(self, "noise_limit", 0)
@@ -284,9 +291,12 @@ class MutualConfig:
         _check_range(self, "weight", 0)
         _check_range(self, "ramp_start", 0, 1)
         _check_range(self, "ramp_end", 0, 1, open_low=True)
+        _check_ramp(self)
         _check_range(self, "confidence", 0, 1)
         _check_range(self, "confidence_start", 0, 1)
         _check_range(self, "dice_weight", 0)
+        if self.image is None and self.feature is None:
+            raise ValueError("image and feature are both null, so that the networks would never teach each other")
 
 
 @dataclass(frozen=True)

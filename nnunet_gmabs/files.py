@@ -60,6 +60,35 @@ def remove_unfinished(folder: Path, pattern: str = "*") -> None:
             path.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Give a file a second name that nothing has yet: a hard link, or a copy where the disk has none or is another.
+
+    Args:
+        source: the file; of a symbolic link, the file that it leads to.
+        target: its new name.
+
+    Returns:
+        True for a link, False for a copy.
+
+    Raises:
+        FileExistsError: if the name is taken, even by a link that leads nowhere; nothing is changed then.
+    """
+    try:
+        os.link(source.resolve(), target)
+        return True
+    except FileExistsError:
+        raise
+    except OSError:
+        with open(target, "xb") as new:
+            try:
+                with open(source, "rb") as old:
+                    shutil.copyfileobj(old, new)
+            except BaseException:
+                target.unlink()
+                raise
+        return False
+
+
 def move_to_new(source: Path, target: Path) -> None:
     """Move a finished file to a name that nothing has yet: in one step, or where the disk has no hard links by copying.
 
@@ -70,18 +99,7 @@ def move_to_new(source: Path, target: Path) -> None:
     Raises:
         FileExistsError: if the name is taken, even by a link that leads nowhere; nothing is changed then.
     """
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links on this disk
-        with open(target, "xb") as new:
-            try:
-                with open(source, "rb") as old:
-                    shutil.copyfileobj(old, new)
-            except BaseException:
-                target.unlink()
-                raise
+    link_or_copy(source, target)
     source.unlink()
 
 

@@ -7,7 +7,7 @@ whole scan's fit into a stated size (then each window passes the network once in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
@@ -101,11 +101,11 @@ class SlidingWindows:
         logits: Tensor | None = None
         self._kept = [] if keep_features else None
         used = 0
-        for window, output, features in self._passes():
+        for window, output, features in self._passes(keep_features):
             if logits is None:
                 logits = torch.zeros(output.shape[0], *self.image.shape[1:])
             logits[(slice(None), *window)] += output * self.weight(window)
-            if self._kept is not None:
+            if self._kept is not None and features is not None:
                 used += features.numel() * features.element_size()
                 if used > self.features_bytes:
                     self._kept = None
@@ -123,8 +123,9 @@ class SlidingWindows:
             for window, features in self._kept:
                 yield window, self.weight(window), features
             return
-        for window, _, features in self._passes():
-            yield window, self.weight(window), features
+        for window, _, kept in self._passes(features=True):
+            assert kept is not None
+            yield window, self.weight(window), kept
 
     @torch.inference_mode()
     def averaged(self, classes: int, compare: Callable[[Tensor], Tensor]) -> Tensor:
@@ -149,13 +150,14 @@ class SlidingWindows:
     def _cropped(self) -> tuple[slice, ...]:
         return (slice(None), *self.crop[1:])
 
-    def _passes(self) -> Iterator[tuple[Window, Tensor, Tensor]]:
-        """Window, logits (C, ...) and features (F, ...) on the CPU, float32."""
-        with features_of_last_layer(self.network) as seen:
+    def _passes(self, features: bool) -> Iterator[tuple[Window, Tensor, Tensor | None]]:
+        """Window, logits (C, ...) and, if wanted, features (F, ...) on the CPU, float32."""
+        with features_of_last_layer(self.network) if features else nullcontext() as seen:
             for first in range(0, len(self.windows), self.batch_size):
                 batch = self.windows[first : first + self.batch_size]
                 data = torch.stack([self.image[(slice(None), *w)] for w in batch]).float()
                 with mixed_precision(self.device, self.cpu_bfloat16):  # inference_mode would end it at a yield
                     output = self.network(data.to(self.device))
                 full = output[0] if isinstance(output, (list, tuple)) else output
-                yield from zip(batch, full.float().cpu(), seen[0].float().cpu(), strict=True)
+                kept = [None] * len(batch) if seen is None else seen[0].float().cpu()
+                yield from zip(batch, full.float().cpu(), kept, strict=True)

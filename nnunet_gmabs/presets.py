@@ -1,6 +1,7 @@
 """Settings of the trainers, each in terms of the one it builds on."""
 
 from dataclasses import replace
+from typing import Any
 
 from nnunet_gmabs.config import (
     ActiveConfig,
@@ -70,3 +71,8 @@ GM_ABS_ACTIVE_PAPER = replace(GM_ABS_PAPER, active=ActiveConfig(strategy="uncert
 
 GM_ABS_MUTUAL = replace(GM_ABS, mutual=MutualConfig())
 """GM-ABS whose student has a peer; each also learns from the other's confident labels (two networks' work)."""
+
+
+def with_changed(config: GMABSConfig, group: str, **values: Any) -> GMABSConfig:
+    """A trainer's settings with some values of one group replaced; the rest stays what the trainer has."""
+    return replace(config, **{group: replace(getattr(config, group), **values)})

@@ -57,9 +57,9 @@ def read_file(file: Path) -> dict[str, Any]:
         text = file.read_text(encoding="utf-8")
         content = json.loads(text) if file.suffix == ".json" and text.strip() else yaml.safe_load(text)
     except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error.strerror}); correct {ENVIRONMENT_VARIABLE} or unset it"
-        ) from error
+        named = file == Path(os.environ.get(ENVIRONMENT_VARIABLE, ""))
+        cure = f"correct {ENVIRONMENT_VARIABLE} or unset it" if named else "make it readable, or remove it"
+        raise InputError(f"{file}: cannot be read ({error.strerror}); {cure}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{file}: neither YAML nor JSON ({error}); write one 'name: value' a line") from error
     if content is None:

@@ -56,10 +56,14 @@ def trainer(tmp_path, labelled):
 
 
 @pytest.fixture
-def arrive(monkeypatch):
-    """Has answers arrive in some scans, and be merged."""
+def arrive(monkeypatch, labelled):
+    """Has answers arrive in some scans, be merged, and reach the training grid in the folder `prepared`."""
 
-    def answer(*scans, follow=lambda *_: []):
+    def reach(_, scans):
+        labelled.extend(scans)
+        return ["prepared"]
+
+    def answer(*scans, follow=reach):
         sources = [SimpleNamespace(identifier=scan) for scan in scans]
         monkeypatch.setattr(Folder, "poll", lambda _: [SimpleNamespace(source=source) for source in sources])
         monkeypatch.setattr(answers, "merge", lambda *_: None)
@@ -76,10 +80,24 @@ def test_only_scans_without_labels_join_the_labelled_ones(trainer, arrive):
     assert trainer.scans.validation == ["scan_01"] and trainer.scans.unlabelled == ["scan_03", "scan_05"]
 
 
-def test_answers_that_did_not_reach_the_training_grid_are_looked_at_again(trainer, arrive):
+def test_an_answer_in_a_folder_that_does_not_follow_is_told_and_labels_no_scan(trainer, arrive):
+    """As where stock nnU-Net has preprocessed the data."""
+    said = []
+    trainer.print_to_log_file = said.append
+    trainer.plans_manager = SimpleNamespace(dataset_name="Dataset004_X")
+    arrive("scan_04", follow=lambda *_: [])
+    assert trainer.take_answers() == [] and trainer.answered == []
+    assert any(
+        "not all of them on the training grid" in line and "gmabs prepare -d Dataset004_X" in line for line in said
+    )
+
+
+def test_answers_that_did_not_reach_the_training_grid_are_looked_at_again(trainer, arrive, labelled):
     arrive("scan_04", follow=mock.Mock(side_effect=OSError("the disk is full")))
     assert trainer.take_answers() == [] and trainer.answered == []
-    follow = mock.Mock(return_value=[])
+    arrive("scan_04", follow=mock.Mock(side_effect=RuntimeError("blosc2 could not write")))
+    assert trainer.take_answers() == [] and trainer.answered == []
+    follow = mock.Mock(side_effect=lambda _, scans: labelled.extend(scans) or ["prepared"])
     arrive(follow=follow)
     assert trainer.take_answers() == ["scan_04"] == trainer.answered
     assert trainer.take_answers() == []

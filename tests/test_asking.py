@@ -120,8 +120,12 @@ def test_images_of_one_slice_are_asked_for_whole(tmp_path, strategy):
     for number in range(3):
         image = raw_data.scan_image(number)[:1]
         raw_data.write_image(folder / f"imagesTr/{raw_data.name(number)}_0000.nii.gz", image, (999.0, 1.0, 1.0))
-    request, _ = make_request(RawFolder(folder), AskOptions(strategy, 2))
-    assert [request.planes_of(scan.identifier) for scan in request.scans] == [[(0, 0)], [(0, 0)]]
+    empty = np.zeros(raw_data.scan_image(0)[:1].shape, np.uint8)
+    raw_data.write_image(folder / f"labelsTr/{raw_data.name(0)}.nii.gz", empty, (999.0, 1.0, 1.0))
+    for labelled_too in (False, True):  # of scan 0 nothing is left to draw
+        request, _ = make_request(RawFolder(folder), AskOptions(strategy, 2, labelled_too=labelled_too))
+        assert [request.planes_of(scan) for scan in sorted(chosen(request))] == [[(0, 0)], [(0, 0)]]
+        assert sorted(chosen(request)) == [raw_data.name(1), raw_data.name(2)]
 
 
 @pytest.mark.parametrize(

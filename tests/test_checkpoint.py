@@ -118,13 +118,13 @@ def test_the_previous_one_is_kept_where_there_are_no_hard_links(tmp_path, monkey
 
 
 def test_half_a_copy_on_a_full_disk_does_not_stay(tmp_path, monkeypatch):
-    def full_disk(source, target):
-        Path(target).write_bytes(b"half")
+    def full_disk(_, target):
+        target.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     save(content(1), tmp_path / LATEST)
     monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(shutil, "copyfile", full_disk)
+    monkeypatch.setattr(shutil, "copyfileobj", full_disk)
     with pytest.raises(OSError, match="No space"):
         save(content(2), tmp_path / LATEST)
     assert os.listdir(tmp_path) == [LATEST] and epoch_in(tmp_path / LATEST) == 1

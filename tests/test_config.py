@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import FrozenInstanceError, asdict, replace
+from unittest import mock
 
 import pytest
 
@@ -90,6 +91,17 @@ def test_a_missing_file_is_named_with_the_variable(tmp_path, monkeypatch):
         resolve(MEAN_TEACHER, None)
 
 
+def test_a_data_sets_file_that_cannot_be_read_is_not_blamed_on_the_variable(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("num_epochs: 9")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "mine.yaml"))
+    file = tmp_path / DATASET_FILE
+    file.touch()
+    with mock.patch.object(type(file), "read_text", side_effect=PermissionError(13, "Permission denied")):
+        with pytest.raises(InputError) as error:
+            resolve(MEAN_TEACHER, tmp_path)
+    assert str(error.value) == f"{file}: cannot be read (Permission denied); make it readable, or remove it"
+
+
 @pytest.mark.parametrize("text", ["num_epochs: [7", "\ta: 1", "{"])
 def test_a_file_that_is_neither_yaml_nor_json_is_named(tmp_path, text):
     assert "neither YAML nor JSON" in refused(tmp_path, text)
@@ -158,6 +170,7 @@ def test_a_wrong_type_is_named(tmp_path, text, message):
         ("initial_lr: .inf", "initial_lr is inf"),
         ("streams:\n  labelled_share: 0", "streams.labelled_share is 0.0, outside (0, 1]"),
         ("streams:\n  labelled_share: 1.01", "streams.labelled_share is 1.01, outside (0, 1]"),
+        ("consistency:\n  ramp_start: 0.7", "consistency.ramp_start is 0.7, after ramp_end, 0.6"),
         ("consistency:\n  confidence: -0.1", "consistency.confidence is -0.1, outside [0, 1]"),
         ("supervision:\n  dice_weight: 0\n  cross_entropy_weight: 0", "supervision.dice_weight and"),
         ("noise_tolerant:\n  reachable_prob: 1", "noise_tolerant.reachable_prob is 1.0, outside (0, 1)"),

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import Rollback, move_to_new, only_one, replace_atomically, sha256, write_json
+from nnunet_gmabs.files import Rollback, link_or_copy, move_to_new, only_one, replace_atomically, sha256, write_json
 
 
 def fail(path):
@@ -134,6 +134,31 @@ def test_a_file_is_moved_to_a_new_name_only(tmp_path, monkeypatch, link):
     with pytest.raises(FileExistsError):
         move_to_new(source, target)
     assert target.read_text() == "ours"
+
+
+@pytest.mark.parametrize("link", [os.link, without_links], ids=["with hard links", "without"])
+def test_a_second_name_is_a_link_where_the_disk_has_them_and_never_one_that_is_taken(tmp_path, monkeypatch, link):
+    monkeypatch.setattr(os, "link", link)
+    source, target, by_link = tmp_path / "source", tmp_path / "target", tmp_path / "by_link"
+    source.write_text("ours")
+    (tmp_path / "symbolic").symlink_to(source)
+    for path, new in ((source, target), (tmp_path / "symbolic", by_link)):
+        assert link_or_copy(path, new) == new.samefile(source) == (link is not without_links)
+        assert new.read_text() == "ours" and not new.is_symlink()
+    target.unlink()
+    for taken in (lambda: target.write_text("theirs"), lambda: target.symlink_to(tmp_path / "nowhere")):
+        taken()
+        with pytest.raises(FileExistsError):
+            link_or_copy(source, target)
+        assert target.is_symlink() or target.read_text() == "theirs"
+        target.unlink()
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", without_links)
+    with pytest.raises(FileNotFoundError):
+        link_or_copy(tmp_path / "gone", tmp_path / "target")
+    assert not (tmp_path / "target").exists()
 
 
 def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):

@@ -7,7 +7,7 @@ import raw_data
 import SimpleITK as sitk
 from asked import PLANES, answer, ask, drawn, labels_of, make_raw, truth
 
-from nnunet_gmabs.annotation.exchange import class_colours, slicer_colours
+from nnunet_gmabs.annotation.exchange import class_colours, class_names, slicer_colours
 from nnunet_gmabs.annotation.foreign import read_foreign
 from nnunet_gmabs.annotation.merge import labels_now, merge
 from nnunet_gmabs.annotation.planes import keep_planes
@@ -96,10 +96,39 @@ def test_segments_that_keep_the_names_of_the_colour_table_are_merged_also_those_
     raw = make_raw(tmp_path, labels=regions)
     table = slicer_colours(class_colours(raw)).splitlines()[2:]
     segments = [(line.split()[1], int(line.split()[0]), 0) for line in table]
-    assert segments == [("whole_tumor_1", 1, 0), ("core", 2, 0), ("not_drawn", 3, 0)]
+    assert segments == [("whole_tumor", 1, 0), ("core", 2, 0), ("not_drawn", 3, 0)]
     path = written(image_of(raw, drawn(SCAN, PLANES)), tmp_path / f"{SCAN}.seg.nrrd", segments)
     found = read_foreign(raw, SCAN, path)
     assert np.array_equal(found.labels, drawn(SCAN, PLANES)) and found.notes == ()
+
+
+NESTED = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3], "ignore": 4}
+
+
+def test_values_that_regions_share_have_the_name_of_the_smallest_region(tmp_path):
+    raw = make_raw(tmp_path, labels=NESTED)
+    assert class_names(raw) == {1: "whole", 2: "core", 3: "enhancing"}
+    raw.labels = {"background": 0, "whole": [1, 2, 3], "core": [3], "ignore": 4}
+    assert class_names(raw) == {1: "whole 1", 2: "whole 2", 3: "core"}
+    raw.labels = {"background": 0, "tip": 3, "left": [1, 2], "right": [2, 3], "whole": [3, 2, 1], "ignore": 4}
+    assert class_names(raw) == {1: "left 1", 2: "left 2", 3: "tip"}, "of equally small ones the first"
+
+
+@pytest.mark.parametrize("names", [("whole", "core", "enhancing"), ("whole_1", "whole_2", "enhancing")])
+def test_segments_are_read_by_the_names_of_today_and_of_earlier_rounds(tmp_path, names):
+    raw = make_raw(tmp_path, labels=NESTED)
+    image = image_of(raw, np.array([0, 3, 1])[truth(SCAN)])  # numbers are not the values, so names must tell
+    path = written(image, tmp_path / f"{SCAN}.seg.nrrd", [(names[0], 3, 0), (names[1], 1, 0), (names[2], 2, 0)])
+    assert np.array_equal(read_foreign(raw, SCAN, path).labels, truth(SCAN))
+
+
+def test_a_name_of_earlier_rounds_that_is_another_class_today_is_refused(tmp_path):
+    """Read as today's class, voxels that were painted as another would change their class."""
+    labels = {"background": 0, "core": [1, 2, 3], "core 1": [2, 3], "tip": 3, "ignore": 4}
+    raw = make_raw(tmp_path, labels=labels)
+    path = written(image_of(raw, truth(SCAN)), tmp_path / "a.seg.nrrd", [("core_1", 1, 0), ("core_2", 2, 0)])
+    with pytest.raises(InputError, match=r"'core 1' \(2\) and 'core 1' \(1\) .* rename one of them"):
+        read_foreign(raw, SCAN, path)
 
 
 def test_two_classes_that_have_one_name_in_3d_slicer_are_refused_by_name_and_read_by_number(tmp_path):

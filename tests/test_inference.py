@@ -117,6 +117,13 @@ def test_a_network_without_segmentation_layers_is_named():
             pass
 
 
+def test_probabilities_alone_need_no_features(image):
+    network = nn.Conv3d(2, 3, 1)  # no decoder
+    torch.testing.assert_close(SlidingWindows(image, network, PATCH, CPU).probs(), network(image).softmax(0).detach())
+    with pytest.raises(NotImplementedError, match=r"Conv3d has no decoder\.seg_layers"):
+        SlidingWindows(image, network, PATCH, CPU).probs(keep_features=True)
+
+
 def test_nothing_stays_hooked():
     network = Pointwise()
     with features_of_last_layer(network):

@@ -13,7 +13,8 @@ from nnunet_gmabs.annotation.planes import plane_mask
 from nnunet_gmabs.cli import main
 from nnunet_gmabs.data.expert import decode, expert_file, read_expert
 from nnunet_gmabs.data.planning import load_plans
-from nnunet_gmabs.data.prepare import PrepareOptions, prepare, require_prepared_where_it_matters
+from nnunet_gmabs.data.prepare import PrepareOptions, prepare
+from nnunet_gmabs.data.record import require_prepared_where_it_matters
 from nnunet_gmabs.errors import InputError
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nnunet_gmabs.learning.losses import masked_dice_loss, one_hot_foreground
-from nnunet_gmabs.learning.mutual import PseudoLabels, confidence_threshold, kept_shares, mutual_loss, pseudo_labels
+from nnunet_gmabs.learning.mutual import PseudoLabels, kept_shares, mutual_loss, pseudo_labels
+from nnunet_gmabs.learning.schedules import confidence_threshold
 
 SHAPE = (2, 3, 5, 6, 7)
 

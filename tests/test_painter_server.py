@@ -117,11 +117,16 @@ def test_the_round_is_described(client):
 
 
 def test_values_of_regions_are_named_after_the_smallest(tmp_path):
-    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "tip": 3, "ignore": 4}
-    raw_data.write_raw(tmp_path, 1, (), labels)
-    found = classes(RawFolder(tmp_path), 4)
-    assert [(c["value"], c["name"]) for c in found] == [(1, "whole"), (2, "core"), (3, "tip")]
-    assert len({c["colour"] for c in found}) == 3
+    regions = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "tip": 3, "ignore": 4}
+    for labels, names in (
+        (regions, ["whole", "core", "tip"]),
+        (dict(reversed(regions.items())), ["whole", "core", "tip"]),
+        ({**regions, "core": [3], "tip": [3]}, ["whole 1", "whole 2", "core"]),
+    ):
+        raw_data.write_dataset_json(tmp_path, labels)
+        found = classes(RawFolder(tmp_path))
+        assert [(c["value"], c["name"]) for c in found] == list(zip((1, 2, 3), names, strict=True))
+        assert len({c["colour"] for c in found}) == 3
 
 
 def test_only_requested_planes_can_be_painted_and_only_their_neighbours_looked_at(client):

@@ -42,7 +42,8 @@ from nnunet_gmabs.data.expert import (
 )
 from nnunet_gmabs.data.grid import labels_to_training_grid
 from nnunet_gmabs.data.planning import load_plans
-from nnunet_gmabs.data.prepare import PrepareOptions, prepare, require_prepared_where_it_matters
+from nnunet_gmabs.data.prepare import PrepareOptions, prepare
+from nnunet_gmabs.data.record import require_prepared_where_it_matters
 from nnunet_gmabs.errors import InputError
 
 pytestmark = pytest.mark.slow  # the data set is prepared once, which takes ten seconds

@@ -1,4 +1,4 @@
-"""Pseudo Dice of a second network, and what is told of classes that are not found."""
+"""What is told of classes that are not found."""
 
 import math
 

@@ -1,5 +1,8 @@
 """A data set is found by ID, name or path, wherever a command is run; an image file holds one channel."""
 
+import json
+import os
+
 import numpy as np
 import pytest
 import raw_data
@@ -64,6 +67,29 @@ def test_all_channels_in_one_file_are_refused_with_their_shape_and_the_cure(data
     said = capsys.readouterr().err
     assert "_0000.nii.gz: has 4 axes, as if all channels of shape (1" in said
     assert "were in it; write each channel to a file of its own, ..._0000.nii.gz, ..._0001.nii.gz" in said
+
+
+def test_channels_of_different_shape_are_refused_by_the_name_of_their_scan(data_set):
+    """nnU-Net raises a RuntimeError without a word."""
+    raw_data.write_dataset_json(data_set, channels=("T1", "T2"), scans=1)
+    for channel, image in enumerate((raw_data.scan_image(0), raw_data.scan_image(0)[:, :, 1:])):
+        raw_data.write_image(data_set / "imagesTr" / f"scan_00_{channel:04d}.nii.gz", image)
+    with pytest.raises(InputError, match=r"scan_00_0000.nii.gz: cannot be read \(RuntimeError\)"):
+        RawFolder(data_set).read_image("scan_00")
+
+
+def test_the_users_first_dataset_json_is_kept_whole_or_not_at_all(data_set, monkeypatch):
+    raw, first = RawFolder(data_set), (data_set / "dataset.json").read_bytes()
+    (data_set / "gmabs").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        with pytest.raises(OSError, match="killed"):
+            raw.replace_dataset_json({"labels": {}})
+    assert list((data_set / "gmabs").iterdir()) == [] and (data_set / "dataset.json").read_bytes() == first
+    for content in ({"labels": {"a": 1}}, {"labels": {"b": 1}}):
+        raw.replace_dataset_json(content)
+        assert json.loads((data_set / "dataset.json").read_text()) == content
+    assert raw.dataset_json_backup.read_bytes() == first
 
 
 def test_a_note_of_macos_is_no_scan_for_any_command(data_set):

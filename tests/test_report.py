@@ -376,7 +376,7 @@ def test_every_class_is_drawn_and_named_also_the_thirtieth_and_those_of_regions(
     assert mock.call(30) in asked_for.call_args_list
     regions = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
     few = page(RawFolder(raw_data.write_raw(tmp_path / "Dataset002_B", 1, (0,), regions)), tmp_path)
-    assert re.findall(r"</span>([^<]*)</li>", few.html)[:2] == ["whole 1", "core"]
+    assert re.findall(r"</span>([^<]*)</li>", few.html)[:2] == ["whole", "core"]
 
 
 def test_a_damaged_log_is_named_and_the_rest_is_shown(raw, tmp_path):
@@ -540,6 +540,8 @@ def test_settings_that_differ_are_told_apart():
 
 def test_names_of_curves_for_people():
     assert curve_name("gradient_ratio/consistency_peer", {}) == curve_name("loss/consistency", {}) + ", second network"
+    doubted = "expert's labels that confident learning would doubt (they are kept)"
+    assert curve_name("share/doubted_expert", {}) == doubted
     assert curve_name("share/kept_class_0", {}) == "taught by the other network, background"
     assert curve_name("loss/some_new_term", {}) == "some new term"
     assert curve_name("share/labelled_voxels", {}) == "labelled: drawn by the expert, or padding"

@@ -12,8 +12,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 from nnunet_gmabs.annotation.planes import plane_mask
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import Request, RequestedPlane, RequestedScan
+from nnunet_gmabs.files import link_or_copy
 
 EDITOR_FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")  # what these programs open, with geometry
 FOLDER = "for_editors"
@@ -37,7 +37,7 @@ def write_for_editors(raw: RawFolder, folder: Path, request: Request) -> None:
         target = folder / FOLDER / scan.identifier
         target.mkdir(parents=True)
         for path in raw.images_of(scan.identifier):
-            _link(path, target / f"image{path.name[len(scan.identifier) :]}")
+            link_or_copy(path, target / f"image{path.name[len(scan.identifier) :]}")
         image, properties = raw.read_image(scan.identifier)
         planes = plane_mask(image.shape[1:], (plane.plane for plane in scan.planes))
         raw.write_labels(planes.astype(np.uint8), target / f"planes{raw.file_ending}", properties)
@@ -74,14 +74,20 @@ def label_template(raw: RawFolder, identifier: str, planes: np.ndarray) -> np.nd
 
 
 def class_names(raw: RawFolder) -> dict[int, str]:
-    """Value and name of everything that can be painted, rising; background and "not drawn" are not among them."""
-    names: dict[int, str] = {}
-    for name, value in raw.labels.items():  # of regions that share a value the one with the fewest others names it
+    """Value and name of everything that can be painted, rising; background and "not drawn" are not among them.
+
+    A value is named after the smallest region that holds it, of equally small ones the first in dataset.json. Where one
+    region names several values, each follows the name: with whole [1, 2, 3] and core [3] they are whole 1, whole 2,
+    core.
+    """
+    smallest: dict[int, tuple[int, str]] = {}
+    for name, value in raw.labels.items():
         values = value if isinstance(value, list) else [value]
-        for v in values:
-            if int(v) not in (0, raw.ignore_label) and (int(v) not in names or len(values) == 1):
-                names[int(v)] = name if len(values) == 1 else f"{name} {v}"
-    return dict(sorted(names.items()))
+        for v in map(int, values):
+            if v not in (0, raw.ignore_label) and (v not in smallest or len(values) < smallest[v][0]):
+                smallest[v] = len(values), name
+    times = Counter(name for _, name in smallest.values())
+    return {v: name if times[name] == 1 else f"{name} {v}" for v, (_, name) in sorted(smallest.items())}
 
 
 def class_colours(raw: RawFolder) -> list[tuple[int, str, tuple[int, int, int]]]:
@@ -197,11 +203,3 @@ def _to_file(properties: dict[str, Any]) -> np.ndarray:
     if "reoriented_affine" not in stuff:
         return np.eye(4)
     return np.linalg.solve(stuff["original_affine"], stuff["reoriented_affine"])
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the file system refuses."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)

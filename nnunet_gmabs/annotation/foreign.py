@@ -19,7 +19,7 @@ from nnunet_gmabs.annotation.geometry import Grid, embed, grid_of_file, offset_o
 from nnunet_gmabs.annotation.intact import check_finite_labels, check_whole
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.same_grid import check_same_grid
-from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.errors import InputError, reason
 
 READABLE = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha", ".mhd")
 
@@ -61,7 +61,7 @@ def read_foreign(raw: RawFolder, identifier: str, path: Path) -> ForeignLabels:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read ({str(error).strip().splitlines()[-1]})") from error
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from error
     try:
         values, notes = class_values(image, raw)
         offset = offset_on(Grid.of(image), reference)
@@ -158,13 +158,13 @@ def _segments(image: Any) -> list[tuple[str, int, int]]:
 
 
 def _values_by_name(raw: RawFolder) -> dict[str, int]:
-    """Values by the plain names that segments may have: those of dataset.json, and those that editors were given.
+    """Values by the plain names that segments may have: those of dataset.json, and those that editors get or got.
 
     Raises:
         InputError: if two values have one plain name.
     """
     single = [(name, v[0] if isinstance(v, list) else v) for name, v in raw.labels.items() if np.size(v) == 1]
-    given = [(name, value) for value, name in class_names(raw).items()]
+    given = [(name, value) for value, name in class_names(raw).items()] + _given_before(raw)
     grey = [] if raw.ignore_label is None else [(NOT_DRAWN, raw.ignore_label)]
     found: dict[str, tuple[str, int]] = {}
     for name, value in [*single, *given, *grey]:
@@ -175,6 +175,14 @@ def _values_by_name(raw: RawFolder) -> dict[str, int]:
                 f"do not tell capitals; rename one of them in {raw.folder / 'dataset.json'}"
             )
     return {plain: value for plain, (_, value) in found.items()}
+
+
+def _given_before(raw: RawFolder) -> list[tuple[str, int]]:
+    """Names of earlier rounds: first region that holds a value, and the value, unless a class is that value alone."""
+    regions = [(name, held) for name, held in raw.labels.items() if np.size(held) > 1]
+    alone = {int(np.ravel(value)[0]) for value in raw.labels.values() if np.size(value) == 1}
+    shared = [value for value in class_names(raw) if value not in alone]
+    return [(f"{next(name for name, held in regions if value in held)} {value}", value) for value in shared]
 
 
 def _plain(name: str) -> str:

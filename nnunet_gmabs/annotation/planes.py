@@ -91,35 +91,21 @@ def drawn_planes(labels: np.ndarray, ignore_label: int) -> list[Plane]:
     return [plane for axis in axes for plane in _planes_where(_along(drawn, axis).all(axis=1), axis)]
 
 
-def planes_with_any(labels: np.ndarray, values: Iterable[int] | None = None, axis: int | None = None) -> list[Plane]:
-    """All planes that hold at least one voxel with one of the values, sorted by axis and index.
+def covering_planes(labels: np.ndarray) -> list[Plane]:
+    """A small set of planes that holds every foreground voxel: which planes were probably drawn.
+
+    A user who drew on one plane leaves marks in every plane that crosses it, so planes with any mark are not all
+    drawn ones. Here planes are chosen greedily: each time the one that holds most of the voxels not yet held, where
+    voxels in a filled 2 x 2 square of the plane count first (a crossing plane holds lines and stripes, not areas).
+    Ties go to the axis chosen most often so far, then to the lower axis and index.
 
     Args:
-        labels: integer array.
-        values: labels to look for; None means everything but 0.
-        axis: look along this axis only; None means all axes.
-    """
-    wanted = _has_value(labels, values)
-    axes = range(labels.ndim) if axis is None else (axis,)
-    return [plane for a in axes for plane in _planes_where(_along(wanted, a).any(axis=1), a)]
-
-
-def covering_planes(labels: np.ndarray, values: Iterable[int] | None = None) -> list[Plane]:
-    """A small set of planes that holds every voxel with one of the values: which planes were probably drawn.
-
-    A user who drew on one plane leaves marks in every plane that crosses it, so planes_with_any() alone takes
-    crossing planes for drawn ones. Here planes are chosen greedily: each time the one that holds most of the
-    voxels not yet held, where voxels in a filled 2 x 2 square of the plane count first (a crossing plane holds
-    lines and stripes, not areas). Ties go to the axis chosen most often so far, then to the lower axis and index.
-
-    Args:
-        labels: integer array.
-        values: labels to look for; None means everything but 0.
+        labels: integer array, 0 where background or not drawn.
 
     Returns:
-        Sorted planes; empty when no voxel has such a value.
+        Sorted planes; empty when every voxel is 0.
     """
-    left = _has_value(labels, values)
+    left = labels != 0
     in_area = [_in_square(left, axis) for axis in range(left.ndim)]
     chosen: list[Plane] = []
     while left.any():
@@ -152,25 +138,22 @@ def _in_square(mask: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(result, 0, axis)
 
 
-def roi_middle_planes(labels: np.ndarray, foreground: Iterable[int] | None = None) -> list[Plane]:
+def roi_middle_planes(labels: np.ndarray) -> list[Plane]:
     """One plane on each axis, through the middle of the box around all foreground voxels.
 
     The middle of first..last is (first + last) // 2.
 
     Args:
         labels: dense labels, (X, Y, Z).
-        foreground: labels that count; None means everything but 0.
 
     Raises:
         ValueError: if there is no foreground voxel.
     """
-    held = _foreground_planes(labels, foreground)
+    held = _foreground_planes(labels)
     return [(axis, int(indices[0] + indices[-1]) // 2) for axis, indices in enumerate(held)]
 
 
-def random_planes(
-    labels: np.ndarray, number: int, rng: np.random.Generator, foreground: Iterable[int] | None = None
-) -> list[Plane]:
+def random_planes(labels: np.ndarray, number: int, rng: np.random.Generator) -> list[Plane]:
     """Distinct planes through the foreground, the axes in turn (0, 1, 2, 0, ...), the index uniform on its axis.
 
     An axis whose foreground planes are used up is passed over.
@@ -179,12 +162,11 @@ def random_planes(
         labels: dense labels, (X, Y, Z).
         number: how many planes.
         rng: the only source of randomness.
-        foreground: labels that count; None means everything but 0.
 
     Raises:
         ValueError: if there is no foreground voxel, or fewer foreground planes than asked for.
     """
-    held = _foreground_planes(labels, foreground)
+    held = _foreground_planes(labels)
     if number > sum(map(len, held)):
         raise ValueError(f"{number} planes asked for, but only {sum(map(len, held))} planes hold foreground")
     orders = [[int(i) for i in rng.permutation(indices)] for indices in held]
@@ -205,13 +187,9 @@ def _planes_where(flags: ArrayLike, axis: int) -> list[Plane]:
     return [(axis, int(i)) for i in np.flatnonzero(flags)]
 
 
-def _has_value(labels: np.ndarray, values: Iterable[int] | None) -> np.ndarray:
-    return labels != 0 if values is None else np.isin(labels, list(values))
-
-
-def _foreground_planes(labels: np.ndarray, foreground: Iterable[int] | None) -> list[np.ndarray]:
+def _foreground_planes(labels: np.ndarray) -> list[np.ndarray]:
     """For each axis the sorted indices of the planes that hold foreground."""
-    mask = _has_value(labels, foreground)
+    mask = labels != 0
     if not mask.any():
         raise ValueError("no foreground voxel, so no plane can go through it")
     return [np.flatnonzero(_along(mask, axis).any(axis=1)) for axis in range(mask.ndim)]

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from nnunet_gmabs.annotation.intact import check_finite_labels, check_whole
-from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import replace_atomically
+from nnunet_gmabs.errors import InputError, reason
+from nnunet_gmabs.files import replace_atomically, write_json
 
 
 def find_raw_folder(name: str) -> Path:
@@ -154,6 +154,22 @@ class RawFolder:
         ignore_label = max(self.label_values) + 1
         return {**self.dataset_json, "labels": {**self.labels, "ignore": ignore_label}}, ignore_label
 
+    @property
+    def dataset_json_backup(self) -> Path:
+        """Where the user's own first dataset.json is kept, once replace_dataset_json has changed it."""
+        return self.folder / "gmabs" / "dataset.json.backup"
+
+    def replace_dataset_json(self, content: dict[str, Any]) -> None:
+        """Write a new dataset.json, atomically, after keeping the user's own first version in the folder gmabs.
+
+        What was read of the old one stays in this object; the folder gmabs must exist.
+        """
+        path = self.folder / "dataset.json"
+        if not self.dataset_json_backup.exists():  # the user's own first version is worth keeping, ours is not
+            original = path.read_bytes()
+            replace_atomically(self.dataset_json_backup, lambda temporary: temporary.write_bytes(original))
+        write_json(path, content)
+
     def read_image(self, identifier: str) -> tuple[np.ndarray, dict[str, Any]]:
         """All channels of one scan, and what is needed to write labels for it.
 
@@ -169,7 +185,7 @@ class RawFolder:
         try:
             image, properties = self._reader_writer.read_images([str(path) for path in paths])
         except Exception as error:  # every image library has its own exceptions for a broken file
-            raise InputError(f"{paths[0]}: cannot be read ({str(error).strip().splitlines()[-1]})") from error
+            raise InputError(f"{paths[0]}: cannot be read ({reason(error)})") from error
         require_one_channel(paths[0], image.shape, properties)
         return image, properties
 
@@ -189,7 +205,7 @@ class RawFolder:
         try:
             values, properties = self._reader_writer.read_seg(str(path))
         except Exception as error:  # every image library has its own exceptions for a broken file
-            raise InputError(f"{path}: cannot be read ({str(error).strip().splitlines()[-1]})") from error
+            raise InputError(f"{path}: cannot be read ({reason(error)})") from error
         labels = values[0].astype(np.int32)
         if not np.array_equal(labels, values[0]):
             raise InputError(f"{path}: holds values that are no integers; labels must be integers")

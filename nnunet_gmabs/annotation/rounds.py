@@ -23,7 +23,7 @@ from nnunet_gmabs.annotation.requests import (
     round_folder,
     write_request,
 )
-from nnunet_gmabs.files import sync_folder, write_json
+from nnunet_gmabs.files import sync_folder
 
 
 def write_round(raw: RawFolder, request: Request, proposals: Mapping[str, np.ndarray] | None = None) -> Request:
@@ -74,10 +74,7 @@ def with_ignore_label(raw: RawFolder) -> RawFolder:
     content, _ = raw.dataset_json_with_ignore()
     if content == raw.dataset_json:
         return raw
-    path, backup = raw.folder / "dataset.json", raw.folder / "gmabs" / "dataset.json.backup"
-    if not backup.exists():
-        shutil.copyfile(path, backup)
-    write_json(path, content)
+    raw.replace_dataset_json(content)
     return RawFolder(raw.folder)
 
 

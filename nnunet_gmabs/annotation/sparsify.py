@@ -17,7 +17,7 @@ import numpy as np
 from nnunet_gmabs.annotation.planes import Plane, keep_planes, random_planes, roi_middle_planes, whole_plane
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import write_json
+from nnunet_gmabs.files import link_or_copy, write_json
 
 ROI_MIDDLE = "roi-middle"
 RANDOM = "random"
@@ -223,11 +223,9 @@ def _write_record(target: Path, source: Path, plan: SparsifyPlan, result: Sparsi
 def _link_images(paths: list[Path], folder: Path, result: SparsifyResult) -> None:
     folder.mkdir(exist_ok=True)
     for path in paths:
-        try:
-            os.link(path.resolve(), folder / path.name)
+        if link_or_copy(path, folder / path.name):
             result.linked += 1
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(path, folder / path.name)
+        else:
             result.copied += 1
 
 

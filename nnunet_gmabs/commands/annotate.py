@@ -14,7 +14,7 @@ import argparse
 import getpass
 from typing import TYPE_CHECKING, Any
 
-from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.errors import InputError, first_line
 from nnunet_gmabs.wording import count
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def load_propose(name: str) -> tuple[Any, str]:
 
         return Asker(load_generalist(name)), ""
     except Exception as error:  # painting must go on, whatever is wrong with a model
-        return None, f"{name} cannot be loaded ({str(error).strip().splitlines()[0]})"
+        return None, f"{name} cannot be loaded ({first_line(error)})"
 
 
 class Asker:
@@ -144,9 +144,10 @@ class Asker:
 
     def _embedding(self, slice_2d: np.ndarray) -> Any:
         key = repr(slice_2d.shape).encode() + slice_2d.tobytes()
-        if self._last[0] != key:
-            self._last = key, self.generalist.encode(slice_2d)
-        return self._last[1]
+        last = self._last  # another thread may replace it meanwhile
+        if last[0] != key:
+            last = self._last = key, self.generalist.encode(slice_2d)
+        return last[1]
 
 
 def boxes_around(points_xy: np.ndarray, shape: tuple[int, ...], pixel_mm: tuple[float, float]) -> list[np.ndarray]:

@@ -192,7 +192,7 @@ def find_candidates(raw: RawFolder, labelled_too: bool = False) -> tuple[dict[st
         ignore_label = raw.dataset_json_with_ignore()[1]
         labelled = labels is not None and bool((labels != ignore_label).any())
         drawn = drawn_planes(labels, ignore_label) if labels is not None and labelled else []
-        if identifier in waiting or (labelled and (not labelled_too or len(drawn) == sum(labels.shape))):  # type: ignore[union-attr]
+        if identifier in waiting or (labelled and not (labelled_too and (labels == ignore_label).any())):  # type: ignore[union-attr]
             others.append(identifier)
         else:
             candidates[identifier] = drawn

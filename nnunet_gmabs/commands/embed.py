@@ -59,14 +59,12 @@ def open_job(
     import torch
 
     from nnunet_gmabs.annotation.raw_folder import find_raw_folder
-    from nnunet_gmabs.commands.relabelling_checks import check_scans, prepared_dataset_json
+    from nnunet_gmabs.commands.relabelling_checks import check_scans, prepared_dataset_json, relabelling_settings
     from nnunet_gmabs.data.cases import preprocessed_folder
     from nnunet_gmabs.data.planning import load_plans
     from nnunet_gmabs.generalist.embed_ahead import EmbedAhead
     from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans, shape_in
     from nnunet_gmabs.generalist.relabel import Relabeller
-    from nnunet_gmabs.presets import GM_ABS
-    from nnunet_gmabs.settings import resolve
 
     pre = preprocessed_folder(find_raw_folder(dataset))
     dataset_json = prepared_dataset_json(pre)
@@ -77,9 +75,7 @@ def open_job(
         )
     configuration = plans_manager.get_configuration(configuration_name)
     check_scans(pre, plans_manager, configuration, dataset_json)
-    config, notes = resolve(GM_ABS, pre)
-    for note in notes:
-        say(note)
+    config = relabelling_settings(pre, say)
     assert config.relabel is not None and config.generalist is not None
     folder = pre / configuration.data_identifier
     identifiers = sorted(path.stem for path in folder.glob("*.pkl"))

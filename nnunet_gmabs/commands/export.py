@@ -16,7 +16,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ def export(fold: Path, checkpoint: str, networks: Sequence[str], output: Path) -
             try:
                 torch.save(exported, made / f"fold_{number}" / checkpoint)
             except RuntimeError as error:  # how torch reports a full disk
-                raise InputError(f"{output}: could not be written ({str(error).splitlines()[0]}); make room") from error
+                raise InputError(f"{output}: could not be written ({first_line(error)}); make room") from error
         made.rename(output)
 
 
@@ -106,7 +106,7 @@ def _load(file: Path) -> dict[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
-        raise InputError(f"{file}: cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})") from error
+        raise InputError(f"{file}: cannot be read ({first_line(error)})") from error
     if "gmabs" not in content:
         raise InputError(f"{file}: was not written by a trainer of nnunet_gmabs; predict with it as it is")
     return content

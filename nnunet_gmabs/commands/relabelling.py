@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_gmabs.annotation.raw_folder import find_raw_folder
-from nnunet_gmabs.commands.relabelling_checks import check_scans, made_from, matching_dataset_json, refuse_other_labels
+from nnunet_gmabs.commands.relabelling_checks import (
+    check_scans,
+    made_from,
+    matching_dataset_json,
+    refuse_other_labels,
+    relabelling_settings,
+)
 from nnunet_gmabs.data import pseudo_labels
 from nnunet_gmabs.data.cases import preprocessed_folder
 from nnunet_gmabs.data.expert import ensure_expert_labels, labelled_identifiers
@@ -22,8 +28,6 @@ from nnunet_gmabs.generalist.cost import cost_of_first_round, tell
 from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans, shape_in
 from nnunet_gmabs.generalist.relabel import Relabeller
 from nnunet_gmabs.generalist.votes import Example
-from nnunet_gmabs.presets import GM_ABS
-from nnunet_gmabs.settings import resolve
 
 if TYPE_CHECKING:
     from nnunet_gmabs.commands.model import Model
@@ -118,9 +122,7 @@ def open_job(
     identifiers = sorted(path.stem for path in (pre / configuration.data_identifier).glob("*.pkl"))
     ensure_expert_labels(pre, plans_manager, configuration, dataset_json, identifiers)
     labelled = labelled_identifiers(pre, configuration.data_identifier, identifiers)
-    config, notes = resolve(GM_ABS, pre)
-    for note in notes:
-        say(note)
+    config = relabelling_settings(pre, say)
     assert config.relabel is not None and config.generalist is not None
     if config.relabel.min_expert_agreement > 0 and num_parts > 1:
         raise InputError(

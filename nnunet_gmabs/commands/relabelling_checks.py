@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_gmabs.config import GMABSConfig
-from nnunet_gmabs.data.expert import read_expert, require_prepared_where_it_matters
-from nnunet_gmabs.data.record import preprocessing_key
+from nnunet_gmabs.data.expert import read_expert
+from nnunet_gmabs.data.record import preprocessing_key, require_prepared_where_it_matters
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import sha256, write_json
+from nnunet_gmabs.presets import GM_ABS
+from nnunet_gmabs.settings import resolve
 
 if TYPE_CHECKING:
     from nnunet_gmabs.commands.model import Model
@@ -20,6 +23,24 @@ if TYPE_CHECKING:
 
 RECORD = "gmabs_relabel.json"
 NO_MATTER = {"cache_gib", "slices_at_once", "accept_hours"}  # settings that change no label
+
+
+def relabelling_settings(pre: Path, say: Callable[[str], object]) -> GMABSConfig:
+    """GM-ABS's settings as gmabs.yaml and the file in nnUNet_gmabs_config change them; what they change is told.
+
+    Raises:
+        InputError: they leave out relabelling or the generalist.
+    """
+    config, notes = resolve(GM_ABS, pre)
+    for note in notes:
+        say(note)
+    if config.relabel is None or config.generalist is None:
+        name = "relabel" if config.relabel is None else "generalist"
+        raise InputError(
+            f"the setting {name} is null in {pre / 'gmabs.yaml'} or in the file that nnUNet_gmabs_config names; "
+            "take that line out for this command"
+        )
+    return config
 
 
 def prepared_dataset_json(pre: Path) -> dict[str, Any]:

@@ -17,24 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_gmabs.data.expert_build import expert_key, write_expert
-from nnunet_gmabs.data.record import gmabs_folder, require_prepared_where_it_matters
+from nnunet_gmabs.data.record import gmabs_folder
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically, sha256
 
 if TYPE_CHECKING:
     import blosc2
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-
-__all__ = [
-    "class_locations",
-    "decode",
-    "ensure_expert_labels",
-    "expert_file",
-    "expert_labels",
-    "labelled_identifiers",
-    "read_expert",
-    "require_prepared_where_it_matters",
-]
 
 Progress = Callable[[Sequence[str]], Iterable[str]]
 

@@ -20,7 +20,7 @@ from nnunet_gmabs.data.build import Built, DataFolder, outdated_folders
 from nnunet_gmabs.data.cases import Case, check_dataset_json, find_cases, preprocessed_folder, reader_writer_class
 from nnunet_gmabs.data.cpu_plans import CPU_PLANS, STEP_SECONDS, make_cpu_plans
 from nnunet_gmabs.data.expert import labelled_identifiers
-from nnunet_gmabs.data.record import require_prepared_where_it_matters, uses_fingerprint_intensities
+from nnunet_gmabs.data.record import uses_fingerprint_intensities
 from nnunet_gmabs.data.splits_file import SplitsFile
 from nnunet_gmabs.data.unlabelled import apply_changes, plan_changes, with_made_labels
 from nnunet_gmabs.data.verify import (
@@ -37,8 +37,6 @@ from nnunet_gmabs.files import Rollback, only_one, replace_atomically
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-__all__ = ["PrepareOptions", "Prepared", "prepare", "require_prepared_where_it_matters"]
 
 logger = logging.getLogger(__name__)
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # nnU-Net's own

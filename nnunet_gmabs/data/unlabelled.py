@@ -20,9 +20,8 @@ from nnunet_gmabs.data.cases import MADE_LABELS, Case, read_made_labels, reader_
 from nnunet_gmabs.data.verify import Facts
 from nnunet_gmabs.data.workers import Workers
 from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import Rollback, move_to_new, replace_atomically, sha256, write_json
+from nnunet_gmabs.files import Rollback, move_to_new, sha256, write_json
 
-BACKUP = Path("gmabs") / "dataset.json.backup"
 STAGING = ".gmabs_prepare"  # in labelsTr
 
 
@@ -114,14 +113,11 @@ def apply_changes(raw: RawFolder, changes: RawChanges, rollback: Rollback, worke
 
 
 def _apply(raw: RawFolder, changes: RawChanges, rollback: Rollback, workers: Workers) -> dict[str, str]:
-    dataset_file, backup, record = (raw.folder / name for name in ("dataset.json", BACKUP, MADE_LABELS))
+    record = raw.folder / MADE_LABELS
     if changes.dataset_json is not None:
-        for path in (dataset_file, backup):
+        for path in (raw.folder / "dataset.json", raw.dataset_json_backup):
             rollback.remember(path)
-        if not backup.exists():  # the user's own first version is worth keeping, ours is not
-            original = dataset_file.read_bytes()
-            replace_atomically(backup, lambda temporary: temporary.write_bytes(original))
-        write_json(dataset_file, changes.dataset_json)
+        raw.replace_dataset_json(changes.dataset_json)
     all_made = read_made_labels(raw.folder)
     rollback.remember(record)
     made = _make_label_files(raw, changes, rollback, workers)

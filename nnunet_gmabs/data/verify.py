@@ -20,7 +20,7 @@ from nnunet_gmabs.annotation.same_grid import check_same_grid, geometry_of
 from nnunet_gmabs.data.cases import Case, reader_writer_class
 from nnunet_gmabs.data.record import all_records
 from nnunet_gmabs.data.workers import Workers
-from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.errors import InputError, reason
 
 SHOWN_ERRORS = 10
 
@@ -185,7 +185,7 @@ def _read(read: Any, argument: Any, path: Path) -> tuple[np.ndarray, dict[str, A
     try:
         return read(argument)
     except Exception as error:  # every image library has its own exceptions for a broken file
-        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        last = reason(error)
         cure = "copy or export it again"
         if "orthonormal" in last:  # axes that are not at right angles
             cure += ', or write "overwrite_image_reader_writer": "NibabelIO" into dataset.json'

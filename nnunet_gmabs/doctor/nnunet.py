@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from nnunet_gmabs.doctor import ERROR, OK, WARNING, Finding
+from nnunet_gmabs.errors import first_line
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 SCANNED_FOLDER = Path(__file__).resolve().parent.parent / "nnunet_ext"
@@ -65,9 +66,8 @@ def look_up_trainer() -> Finding:
 
             found = recursive_find_trainer_class_by_name(TRAINER)
     except Exception as error:  # anything that importing any trainer raises
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
         cure = f"see the whole of it: python -c '{LOOK_UP}'"
-        return Finding("trainers", ERROR, f"{TRAINER} not found: {type(error).__name__}: {reason}", cure)
+        return Finding("trainers", ERROR, f"{TRAINER} not found: {type(error).__name__}: {first_line(error)}", cure)
     if not found.__module__.startswith("nnunet_gmabs."):
         cure = f"remove or rename that class: nnU-Net takes the first {TRAINER} it meets"
         return Finding("trainers", ERROR, f"nnU-Net finds another {TRAINER}, in {found.__module__}", cure)

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from nnunet_gmabs.doctor import ERROR, OK, Finding
+from nnunet_gmabs.errors import first_line
 
 MINIMUM_PYTHON = (3, 10)
 REINSTALL = "in this environment and in the folder of this project: pip install ."
@@ -83,6 +84,6 @@ def check_torch() -> list[Finding]:
         kept = nms(torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.9]]), torch.tensor([0.5, 0.9]), 0.5)
         assert kept.tolist() == [1]
     except Exception as error:  # whatever a broken build raises: RuntimeError, ImportError, OSError, AttributeError
-        value = f"do not work together: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        value = f"do not work together: {type(error).__name__}: {first_line(error)}"
         return [Finding("torch, torchvision", ERROR, value, SAME_BUILD)]
     return [Finding("torch, torchvision", OK, f"{torch.__version__} and {torchvision.__version__}, built to fit")]

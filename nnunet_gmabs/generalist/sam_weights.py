@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.errors import InputError, first_line
 from nnunet_gmabs.files import sha256
 
 FOLDER_VARIABLE = "nnUNet_gmabs_weights"
@@ -76,9 +76,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each have their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{path}: cannot be read as PyTorch weights ({reason}); the file is truncated, or no weights. Get it again"
+            f"{path}: cannot be read as PyTorch weights ({first_line(error)}); the file is truncated, or no weights. "
+            "Get it again"
         ) from error
     return unwrapped(content, path), digest
 

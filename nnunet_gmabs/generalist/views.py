@@ -13,17 +13,16 @@ import numpy as np
 ANISOTROPY_THRESHOLD = 3.0  # nnU-Net's ANISO_THRESHOLD
 
 
-def view_axes(spacing_mm: Sequence[float], which: str = "all", threshold: float = ANISOTROPY_THRESHOLD) -> list[int]:
+def view_axes(spacing_mm: Sequence[float], which: str = "all") -> list[int]:
     """The axes along which slices are shown to the generalist.
 
-    "all": 0, 1, 2 (paper). "well-resolved": those whose slices have pixels with sides that differ by less than the
-    threshold; where none has, the one that is nearest to square. A 2d configuration (two spacings) knows axis 0 only:
-    its grid is (slices, Y, X), with slices of any distance.
+    "all": 0, 1, 2 (paper). "well-resolved": those whose slices have pixels with sides that differ by less than
+    ANISOTROPY_THRESHOLD; where none has, the one that is nearest to square. A 2d configuration (two spacings) knows
+    axis 0 only: its grid is (slices, Y, X), with slices of any distance.
 
     Args:
         spacing_mm: of the configuration, 3 or 2 numbers in nnU-Net's order.
         which: "all" or "well-resolved".
-        threshold: of longer to shorter side.
 
     Raises:
         ValueError: another name, or not 2 or 3 spacings.
@@ -35,7 +34,7 @@ def view_axes(spacing_mm: Sequence[float], which: str = "all", threshold: float 
     ratios = [max(pair) / min(pair) for pair in (in_plane_spacing(spacing_mm, axis) for axis in range(3))]
     if which == "all":
         return [0, 1, 2]
-    return [axis for axis in range(3) if ratios[axis] < threshold] or [int(np.argmin(ratios))]
+    return [axis for axis in range(3) if ratios[axis] < ANISOTROPY_THRESHOLD] or [int(np.argmin(ratios))]
 
 
 def in_plane_axes(axis: int) -> tuple[int, int]:

@@ -24,11 +24,6 @@ class PseudoLabels:
     kept: Tensor
 
 
-def confidence_threshold(progress: float, start: float, end: float) -> float:
-    """tau, linear in the progress of the training in [0, 1], from start to end; constant when both are equal."""
-    return start + (end - start) * min(max(progress, 0.0), 1.0)
-
-
 @torch.no_grad()
 def pseudo_labels(logits: Tensor, confidence: float) -> PseudoLabels:
     """Labels y = argmax f(w), kept where max softmax f(w) > tau.

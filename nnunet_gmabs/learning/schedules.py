@@ -23,6 +23,11 @@ def faded(progress: float, value: float, end: float) -> float:
     return value * max(0.0, 1 - progress / end) if end > 0 else 0.0
 
 
+def confidence_threshold(progress: float, start: float, end: float) -> float:
+    """tau, linear in the progress of the training in [0, 1], from start to end; constant when both are equal."""
+    return start + (end - start) * min(max(progress, 0.0), 1.0)
+
+
 def uncertainty_threshold(progress: float) -> float:
     """Normalised entropy above which a voxel is uncertain: 0.35 + 0.25 r(progress), from 0.352 to 0.6 (paper)."""
     return 0.35 + 0.25 * sigmoid_rampup(progress)

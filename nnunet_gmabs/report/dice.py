@@ -13,7 +13,7 @@ import numpy as np
 
 from nnunet_gmabs.annotation.intact import check_finite_labels, check_whole
 from nnunet_gmabs.annotation.same_grid import check_same_grid
-from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.errors import InputError, reason
 
 # identifier -> label -> Dice; nan where neither prediction nor truth has the class
 Dice = dict[str, dict[int, float]]
@@ -164,8 +164,7 @@ def _read(path: Path, file_ending: str) -> tuple[np.ndarray, dict[str, Any]]:
             reader = determine_reader_writer_from_file_ending(file_ending, str(path), verbose=False)()
         labels, properties = reader.read_seg(str(path))
     except Exception as error:  # every image library has its own exceptions for a broken file
-        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise InputError(f"{path}: cannot be read ({last})") from error
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from error
     fractions = labels[labels != np.rint(labels)]
     if len(fractions):
         raise InputError(f"{path}: holds {fractions[0]:g}, which is no integer; was it resampled with interpolation?")

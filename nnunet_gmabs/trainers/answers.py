@@ -88,20 +88,24 @@ class TakesAnswers(nnUNetTrainerMeanTeacher):
 
     def take_merged(self) -> list[str]:
         """A person's answers: merged here, or by `gmabs merge` beside this training."""
-        followed: set[str] = set()
+        folder, followed = Path(self.preprocessed_dataset_folder), set[str]()
         try:
             sources = [answer.source for answer in self.expert.poll() if answer.source is not None]
             for identifier in sorted({source.identifier for source in sources}):
                 if self.merge_scan(identifier, sources):
                     self.merged.add(identifier)
             if self.merged:
-                follow_labels(self.raw, sorted(self.merged))
+                if folder.name not in follow_labels(self.raw, sorted(self.merged)):
+                    self.print_to_log_file(
+                        f"WARNING: answers are in labelsTr, but not all of them on the training grid in {folder}; "
+                        f"run gmabs prepare -d {self.plans_manager.dataset_name}"
+                    )
                 followed, self.merged = self.merged, set()
-        except (InputError, OSError) as error:  # such as a network disk that is away for a moment
+        except (InputError, OSError, RuntimeError) as error:  # a disk that is away or full; blosc2 has no finer one
             self.print_to_log_file(f"WARNING: answers were not taken; they are looked at again later: {error}")
             self.expert = Folder(self.raw)  # reports anew what it has reported
-        folder = Path(self.preprocessed_dataset_folder)
-        return sorted(followed.union(labelled_identifiers(folder.parent, folder.name, self.scans.unlabelled)))
+        candidates = self.known_scans().intersection({*followed, *self.scans.unlabelled})
+        return labelled_identifiers(folder.parent, folder.name, sorted(candidates))
 
     def merge_scan(self, identifier: str, sources: list[Source]) -> bool:
         """Merge what was drawn in one scan: where it contradicts what was drawn before, others need not wait for it."""

@@ -121,8 +121,10 @@ class AsksExpert(LooksAtScans, TakesAnswers):
                 )
             return
         rng = np.random.default_rng((*self.entropy, len(self.asked)))
-        looks = self.looks(candidates)
-        known_features = [self.features(i) for i in self.scans.labelled] if strategy.spread == "typical" else []
+        looks = self.looks(candidates) if strategy.looks else {}
+        asked_for = (known | waiting).intersection(self.scans.unlabelled)  # as good as labelled
+        like = sorted({*self.scans.labelled, *asked_for}) if strategy.spread == "typical" else []
+        known_features = [self.features(identifier) for identifier in like]
         chosen = select_scans(
             strategy,
             candidates,
@@ -132,7 +134,7 @@ class AsksExpert(LooksAtScans, TakesAnswers):
             np.stack([looks[i].features for i in candidates]) if strategy.features else None,  # type: ignore[misc]
             np.stack(known_features) if known_features else None,
         )
-        proposals = self.proposals(looks, [scan.identifier for scan in chosen])
+        proposals = self.proposals([scan.identifier for scan in chosen])
         if self.ranks.writes:
             self.put(chosen, proposals, rng)
         self.asked = self.ranks.of_writer(self.asked)

@@ -36,7 +36,7 @@ from nnunet_gmabs.trainers.compiled import keep_saved_for_backward
 from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.on_cpu import make_faster_on_cpu
 from nnunet_gmabs.trainers.progress import EpochMeans
-from nnunet_gmabs.trainers.pseudo_dice import hardly_found
+from nnunet_gmabs.trainers.pseudo_dice import hardly_found, mean_pseudo_dice, with_own_target
 from nnunet_gmabs.trainers.random_state import seed_everything
 from nnunet_gmabs.trainers.resumable import ResumableTrainer
 
@@ -255,6 +255,8 @@ class nnUNetTrainerSparse(ResumableTrainer):
 
     def in_any_process(self, samples: int) -> bool:
         """Whether one process or more has samples of a kind, this one so many; all of them ask at the same time."""
+        if self.ranks.number == 1:
+            return samples > 0
         return bool(self.ranks.total(torch.tensor(float(samples), device=self.device)) > 0)
 
     def after_step(self) -> None:
@@ -320,23 +322,55 @@ class nnUNetTrainerSparse(ResumableTrainer):
             self.network = own
 
     @property
+    def validated_networks(self) -> dict[str, nn.Module]:
+        """The networks, by name, whose pseudo Dice the log has; one of them is for prediction."""
+        return {"student": self.network}
+
+    @property
+    def inference_name(self) -> str:
+        """Which validated network is for prediction: by setting; the student where it names none of them."""
+        name = self.config.inference_network
+        return name if name in self.validated_networks else "student"
+
+    @property
     def inference_network(self) -> nn.Module:
         """The network that checkpoints hold for prediction."""
-        return self.network
+        return self.validated_networks[self.inference_name]
 
     def on_validation_epoch_start(self) -> None:
         """nnU-Net's; the loss of validation batches means the same in every epoch."""
         super().on_validation_epoch_start()
         self.supervised.class_balance = 0.0
 
+    def validation_step(self, batch: dict) -> dict:
+        """nnU-Net's outputs for every validated network, by its name."""
+        outputs = {}
+        for name, network in self.validated_networks.items():
+            with self.using(network):
+                outputs[name] = super().validation_step(with_own_target(batch))
+        return outputs
+
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        """nnU-Net's pseudo Dice; an epoch whose patches show no class does not spoil its moving average."""
-        super().on_validation_epoch_end(val_outputs)
+        """Pseudo Dice of every network in our log, and of the one for prediction in nnU-Net's.
+
+        An epoch whose patches show no class does not spoil nnU-Net's moving average.
+        """
+        outputs = {name: [step[name] for step in val_outputs] for name in self.validated_networks}
+        self.note_pseudo_dice({name: mean_pseudo_dice(steps, self.ranks.summed) for name, steps in outputs.items()})
+        super().on_validation_epoch_end(outputs[self.inference_name])
         average, mean = self.logger.get_value("ema_fg_dice", None), self.logger.get_value("mean_fg_dice", -1)
         before = average[-2] if len(average) > 1 else math.nan
         if math.isnan(mean) or math.isnan(before):
             average[-1] = before if math.isnan(mean) else mean
         average[-1] = float(average[-1])  # as checkpoints store it: the next average must not depend on a resume
+
+    def note_pseudo_dice(self, pseudo_dice: dict[str, float]) -> None:
+        """Keep an epoch's, by network, for our log; called before it is asked which network is for prediction."""
+        self._pseudo_dice = pseudo_dice
+
+    def epoch_summary(self) -> dict[str, float]:
+        """Pseudo Dice of every validated network on the validation scans' labelled voxels."""
+        return {f"pseudo_dice/{name}": value for name, value in self._pseudo_dice.items()}
 
     def on_train_end(self) -> None:
         """Also nnU-Net's post-processing, as the expert's planes tell it, and a word on classes not learned."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_gmabs.errors import InputError
-from nnunet_gmabs.files import remove_unfinished, replace_atomically
+from nnunet_gmabs.errors import InputError, first_line
+from nnunet_gmabs.files import link_or_copy, remove_unfinished, replace_atomically
 
 NAMES = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 PREVIOUS = "checkpoint_previous.pth"
@@ -46,13 +45,10 @@ def _keep_as_previous(file: Path) -> None:
     temporary = file.with_name(f".{PREVIOUS}")
     temporary.unlink(missing_ok=True)
     try:
-        try:
-            os.link(file, temporary)  # no copy: the old content lives on under a second name
-        except OSError:  # file systems without hard links
-            shutil.copyfile(file, temporary)
+        link_or_copy(file, temporary)  # linked, the old content lives on under a second name
         os.replace(temporary, file.with_name(PREVIOUS))
     finally:
-        temporary.unlink(missing_ok=True)  # half a copy on a full disk would take the room of the next checkpoint
+        temporary.unlink(missing_ok=True)  # one that stays would take the room of the next checkpoint
 
 
 def load_newest_readable(file: Path, device: torch.device, warn: Callable[[str], None]) -> tuple[dict[str, Any], Path]:
@@ -69,14 +65,14 @@ def load_newest_readable(file: Path, device: torch.device, warn: Callable[[str],
     try:
         return _load(file, device), file
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, OSError, ...
-        warn(f"{file}: cannot be read ({_first_line(error)}); looking for an older checkpoint")
+        warn(f"{file}: cannot be read ({first_line(error)}); looking for an older checkpoint")
     readable = []
     for other in (file.with_name(name) for name in (*NAMES, PREVIOUS) if name != file.name):
         if other.is_file():
             try:
                 readable.append((_load(other, device), other))
             except Exception as error:
-                warn(f"{other}: cannot be read ({_first_line(error)})")
+                warn(f"{other}: cannot be read ({first_line(error)})")
     if not readable:
         raise InputError(f"{file}: cannot be read, and no other checkpoint beside it can; train anew without --c")
     checkpoint, other = max(readable, key=lambda pair: pair[0]["current_epoch"])
@@ -86,10 +82,6 @@ def load_newest_readable(file: Path, device: torch.device, warn: Callable[[str],
 
 def _load(file: Path, device: torch.device) -> dict[str, Any]:
     return torch.load(file, map_location=device, weights_only=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def clean_up(folder: Path) -> None:

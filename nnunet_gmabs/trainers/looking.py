@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import blosc2
 import numpy as np
@@ -23,12 +23,13 @@ from nnunet_gmabs.learning.schedules import uncertainty_threshold
 from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Look:
-    """What is known of one unlabelled scan, on the training grid; the labels only on the rank that has looked."""
+    """What a strategy chooses by: of one unlabelled scan, on the training grid."""
 
-    labels: np.ndarray | None
     score: float = 0.0
     features: np.ndarray | None = None
 
@@ -48,38 +49,40 @@ class LooksAtScans(nnUNetTrainerMeanTeacher):
         return STRATEGIES[self.active_settings.strategy]
 
     def looks(self, identifiers: Sequence[str]) -> dict[str, Look]:
-        """What is known of some scans; ranks share them out, and tell each other all but the labels."""
+        """What is known of some scans, which ranks share out."""
         hidden = None if self.ranks.writes else True
         own = identifiers[self.ranks.part]
         bar = tqdm(own, "looking for scans to ask for", unit=" scans", leave=False, disable=hidden)
-        looks = {identifier: self.look(identifier) for identifier in bar}
-        known: dict[str, Look] = {}
-        for of_rank in self.ranks.gather({name: replace(look, labels=None) for name, look in looks.items()}):
-            known |= of_rank
-        return {identifier: looks.get(identifier, known[identifier]) for identifier in identifiers}
+        return self.shared({identifier: self.look(identifier) for identifier in bar})
 
-    def proposals(self, looks: dict[str, Look], identifiers: Sequence[str]) -> dict[str, np.ndarray]:
-        """The labels of some of the scans looked at, on their own grids; the same on all ranks."""
-        own = {i: labels for i in identifiers if (labels := looks[i].labels) is not None}
-        found: dict[str, np.ndarray] = {}
-        for of_rank in self.ranks.gather({i: self.on_own_grid(i, labels) for i, labels in own.items()}):
+    def proposals(self, identifiers: Sequence[str]) -> dict[str, np.ndarray]:
+        """Labels of the scans that were chosen, on their own grids; ranks share them out."""
+        own = identifiers[self.ranks.part]
+        return self.shared({identifier: self.on_own_grid(identifier, self.labels(identifier)) for identifier in own})
+
+    def shared(self, own: dict[str, T]) -> dict[str, T]:
+        """What all ranks have found, on all of them."""
+        found: dict[str, T] = {}
+        for of_rank in self.ranks.gather(own):
             found |= of_rank
-        return {identifier: found[identifier] for identifier in identifiers}
+        return found
 
     def look(self, identifier: str) -> Look:
         """Score and describe one scan as the strategy wants it. The student scores (paper)."""
-        strategy = self.strategy
+        strategy, score = self.strategy, 0.0
         features = self.features(identifier) if strategy.features else None
-        if not strategy.needs_model:
-            return Look(np.zeros(self.image(identifier).shape[1:], np.uint8), features=features)
-        probs = self.probs(unwrap(self.network), identifier)
-        labels = probs.argmax(0).astype(np.uint8)
-        score = 0.0
         if strategy.score == "uncertainty":
+            probs = self.probs(unwrap(self.network), identifier)
             score = uncertain_fraction(probs, uncertainty_threshold(self.progress))
         elif strategy.score == "disagreement":
-            score = disagreement(labels, self.probs(self.teacher_module, identifier).argmax(0))
-        return Look(labels, score, features)
+            score = disagreement(self.labels(identifier), self.probs(self.teacher_module, identifier).argmax(0))
+        return Look(score, features)
+
+    def labels(self, identifier: str) -> np.ndarray:
+        """(X, Y, Z): what the student predicts; all background for a strategy that needs no model."""
+        if not self.strategy.needs_model:
+            return np.zeros(self.image(identifier).shape[1:], np.uint8)
+        return self.probs(unwrap(self.network), identifier).argmax(0).astype(np.uint8)
 
     def features(self, identifier: str) -> np.ndarray:
         """Histograms of all channels, or a descriptor of the image."""

@@ -16,7 +16,6 @@ from nnunet_gmabs.learning.schedules import ramped
 from nnunet_gmabs.presets import MEAN_TEACHER
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.distributed import unwrap
-from nnunet_gmabs.trainers.pseudo_dice import mean_pseudo_dice, of_prefix, with_own_target
 from nnunet_gmabs.trainers.random_state import restore_generator
 
 
@@ -50,9 +49,9 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         return {**super().networks(), "teacher": self.teacher_module}
 
     @property
-    def inference_network(self) -> nn.Module:
-        """Teacher or student, by setting."""
-        return self.teacher if self.config.inference_network == "teacher" else self.network
+    def validated_networks(self) -> dict[str, nn.Module]:
+        """Student and teacher."""
+        return {**super().validated_networks, "teacher": self.teacher}
 
     # ---- the objective
 
@@ -101,29 +100,6 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         assert isinstance(self.config.teacher, TeacherConfig)
         decay = teacher_decay(self.iteration, self.config.teacher.max_decay)
         update_teacher(self.teacher_module, unwrap(self.network), decay)
-
-    # ---- validation: nnU-Net's pseudo Dice for both networks
-
-    def validation_step(self, batch: dict) -> dict:
-        """nnU-Net's outputs for the inference network, and the other network's counts."""
-        other = self.network if self.inference_network is self.teacher else self.teacher
-        with self.using(other):
-            counts = super().validation_step(with_own_target(batch))
-        with self.using(self.inference_network):
-            result = super().validation_step(batch)
-        return {**result, **{f"other_{name}": counts[name] for name in ("tp_hard", "fp_hard", "fn_hard")}}
-
-    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        """nnU-Net's log for the inference network; both pseudo Dice for ours."""
-        other = mean_pseudo_dice(of_prefix(val_outputs, "other_"), self.ranks.summed)
-        super().on_validation_epoch_end(val_outputs)
-        own = float(self.logger.get_value("mean_fg_dice", -1))
-        names = ("teacher", "student") if self.config.inference_network == "teacher" else ("student", "teacher")
-        self._pseudo_dice = dict(zip(names, (own, other), strict=True))
-
-    def epoch_summary(self) -> dict[str, float]:
-        """Pseudo Dice of teacher and student on the validation scans' labelled voxels."""
-        return {f"pseudo_dice/{name}": value for name, value in self._pseudo_dice.items()}
 
     # ---- checkpoints
 

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_gmabs.config import GMABSConfig
-from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.presets import CMEMS
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.mutual_teaching import MutualTeaching
-from nnunet_gmabs.trainers.pseudo_dice import mean_pseudo_dice, of_prefix, with_own_target
 from nnunet_gmabs.trainers.synthetic_samples import SyntheticSamples
 
 SMOOTHING = 0.9  # of pseudo Dice over epochs, nnU-Net's own
@@ -28,11 +26,10 @@ class nnUNetTrainerCMEMS(MutualTeaching, SyntheticSamples, nnUNetTrainerSparse):
     """
 
     config: GMABSConfig = CMEMS
+    inference_networks = ("student", "peer", "better")
 
     def initialize(self) -> None:
         """Build both networks."""
-        if self.config.inference_network == "teacher":
-            raise InputError(f"{type(self).__name__} has no teacher; set inference_network to better, student or peer")
         super().initialize()
         self.smoothed_dice = {"student": math.nan, "peer": math.nan}
 
@@ -44,9 +41,14 @@ class nnUNetTrainerCMEMS(MutualTeaching, SyntheticSamples, nnUNetTrainerSparse):
         return "peer" if self.smoothed_dice["peer"] > self.smoothed_dice["student"] else "student"
 
     @property
-    def inference_network(self) -> nn.Module:
-        """The network that checkpoints hold for prediction."""
-        return self.peer.network if self.inference_name == "peer" else self.network
+    def validated_networks(self) -> dict[str, nn.Module]:
+        """Student and peer."""
+        return {**super().validated_networks, "peer": self.peer.network}
+
+    def note_pseudo_dice(self, pseudo_dice: dict[str, float]) -> None:
+        """Also settle which network is better."""
+        super().note_pseudo_dice(pseudo_dice)
+        self.smoothed_dice = {n: smoothed(self.smoothed_dice[n], v) for n, v in pseudo_dice.items()}
 
     # ---- the objective
 
@@ -77,28 +79,6 @@ class nnUNetTrainerCMEMS(MutualTeaching, SyntheticSamples, nnUNetTrainerSparse):
         scales = target if isinstance(target, list) else [target]
         logits = [torch.zeros(0, classes, *t.shape[2:], device=self.device) for t in scales]
         return self._nothing() + self.loss(logits if isinstance(target, list) else logits[0], target)
-
-    # ---- validation: nnU-Net's pseudo Dice for both networks
-
-    def validation_step(self, batch: dict) -> dict:
-        """nnU-Net's outputs for both networks, the peer's with a prefix."""
-        own = super().validation_step(with_own_target(batch))
-        with self.using(self.peer.network):
-            others = super().validation_step(batch)
-        return {**own, **{f"peer_{name}": value for name, value in others.items()}}
-
-    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        """Settle which network is better, and log its pseudo Dice as nnU-Net's."""
-        peers = of_prefix(val_outputs, "peer_")
-        own = [{n: v for n, v in o.items() if not n.startswith("peer_")} for o in val_outputs]
-        outputs = {"student": own, "peer": peers}
-        self._pseudo_dice = {name: mean_pseudo_dice(values, self.ranks.summed) for name, values in outputs.items()}
-        self.smoothed_dice = {n: smoothed(self.smoothed_dice[n], v) for n, v in self._pseudo_dice.items()}
-        super().on_validation_epoch_end(outputs[self.inference_name])
-
-    def epoch_summary(self) -> dict[str, float]:
-        """Pseudo Dice of both networks on the validation scans' labelled voxels."""
-        return {**super().epoch_summary(), **{f"pseudo_dice/{n}": v for n, v in self._pseudo_dice.items()}}
 
     # ---- end, checkpoints
 

@@ -13,12 +13,11 @@ from nnunet_gmabs.learning import cutmix
 from nnunet_gmabs.learning.feature_perturbation import apply_feature_perturbation, draw_feature_perturbations
 from nnunet_gmabs.learning.mutual import (
     PseudoLabels,
-    confidence_threshold,
     kept_shares,
     mutual_loss,
     pseudo_labels,
 )
-from nnunet_gmabs.learning.schedules import ramped
+from nnunet_gmabs.learning.schedules import confidence_threshold, ramped
 from nnunet_gmabs.learning.strong_view import apply_strong_view, draw_strong_view
 from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.encoder_decoder import EncoderDecoder

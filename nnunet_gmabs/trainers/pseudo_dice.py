@@ -1,4 +1,4 @@
-"""nnU-Net's pseudo Dice: of a second network, beside the one that nnU-Net validates; and what it says in the end."""
+"""nnU-Net's pseudo Dice of each of several networks, and what it says in the end."""
 
 from __future__ import annotations
 
@@ -28,11 +28,6 @@ def with_own_target(batch: dict[str, Any]) -> dict[str, Any]:
     """The batch with a copy of its target: nnU-Net's validation step writes into it."""
     target = batch["target"]
     return {**batch, "target": [t.clone() for t in target] if isinstance(target, list) else target.clone()}
-
-
-def of_prefix(outputs: Sequence[dict], prefix: str) -> list[dict]:
-    """Of each validation step's outputs those whose name begins with the prefix, without it."""
-    return [{n.removeprefix(prefix): v for n, v in output.items() if n.startswith(prefix)} for output in outputs]
 
 
 def mean_pseudo_dice(outputs: list[dict], summed: Callable[[dict], dict] = lambda sums: sums) -> float:

@@ -14,7 +14,7 @@ from torch import nn
 
 from nnunet_gmabs import __version__
 from nnunet_gmabs.config import GMABSConfig
-from nnunet_gmabs.errors import InputError
+from nnunet_gmabs.errors import InputError, first_line
 from nnunet_gmabs.files import write_json
 from nnunet_gmabs.settings import refuse_other_settings
 from nnunet_gmabs.trainers import checkpoint as checkpoints
@@ -22,7 +22,7 @@ from nnunet_gmabs.trainers import progress, random_state
 from nnunet_gmabs.trainers.distributed import DistributedTrainer, unwrap
 from nnunet_gmabs.trainers.progress import EpochMeans
 
-FORMAT = 1
+WAITING = ("random", "batches_drawn", "reseed")  # what of a checkpoint is taken over when the first epoch begins
 
 
 class ResumableTrainer(DistributedTrainer):
@@ -72,7 +72,7 @@ class ResumableTrainer(DistributedTrainer):
         try:
             checkpoints.save(content, Path(filename))
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            message = f"{filename}: could not be written ({str(error).splitlines()[0]}); is the disk full or read-only?"
+            message = f"{filename}: could not be written ({first_line(error)}); is the disk full or read-only?"
             if Path(filename).name == checkpoints.NAMES[0]:
                 raise InputError(f"{message} Make room and continue with --c.") from error
             self.print_to_log_file(f"WARNING: {message} The training goes on; the checkpoint before stays valid.")
@@ -80,7 +80,6 @@ class ResumableTrainer(DistributedTrainer):
     def state(self) -> dict[str, Any]:
         """What nnU-Net does not know of: networks, settings, random states, positions, history."""
         return {
-            "format": FORMAT,
             "trainer": type(self).__name__,
             "config": asdict(self.config),
             "schedule_epochs": self.schedule_epochs,
@@ -93,7 +92,7 @@ class ResumableTrainer(DistributedTrainer):
     def _positions(self) -> dict[str, Any]:
         """Where the generators and loaders stand; where they stood, when no epoch followed a resumed one."""
         if self._resume_from is not None:  # a finished training continued: setting it up has drawn numbers
-            return {name: self._resume_from[name] for name in ("random", "batches_drawn")}
+            return {name: self._resume_from[name] for name in WAITING[:2]}
         return {
             "random": random_state.capture(self.device),
             "batches_drawn": [loader.batches_drawn for loader in self._loaders_in_this_process()],
@@ -148,7 +147,7 @@ class ResumableTrainer(DistributedTrainer):
             network.load_state_dict(state["networks"][name])
         self.schedule_epochs, self.iteration = state["schedule_epochs"], state["iteration"]
         self.history = list(state["history"])
-        self._resume_from = state
+        self._resume_from = {name: state[name] for name in WAITING if name in state}
 
     # ---- hooks of nnU-Net
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nnunet_gmabs.config import MutualConfig, NoiseTolerantConfig, StreamsConfig
+from nnunet_gmabs.config import StreamsConfig
 from nnunet_gmabs.presets import (
     CMEMS,
     GM_ABS,
@@ -15,6 +15,7 @@ from nnunet_gmabs.presets import (
     MEAN_TEACHER_SYNTHETIC,
     SPARSE,
     SPARSE_SYNTHETIC,
+    with_changed,
 )
 from nnunet_gmabs.trainers.asking import AsksExpert
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
@@ -52,13 +53,13 @@ class nnUNetTrainerMeanTeacherSynthetic(SyntheticSamples, nnUNetTrainerMeanTeach
 class nnUNetTrainerCMEMSNoImage(nnUNetTrainerCMEMS):
     """Without strong views: the networks teach each other by perturbed features alone."""
 
-    config = replace(CMEMS, mutual=MutualConfig(image=None))
+    config = with_changed(CMEMS, "mutual", image=None)
 
 
 class nnUNetTrainerCMEMSNoFeature(nnUNetTrainerCMEMS):
     """Without perturbed features; for any architecture."""
 
-    config = replace(CMEMS, mutual=MutualConfig(feature=None))
+    config = with_changed(CMEMS, "mutual", feature=None)
 
 
 class nnUNetTrainerCMEMSNoSynthetic(nnUNetTrainerCMEMS):
@@ -82,13 +83,13 @@ class nnUNetTrainerGMABSNoGeneralist(nnUNetTrainerGMABS):
 class nnUNetTrainerGMABSNoDenoise(nnUNetTrainerGMABS):
     """Pseudo labels are believed as they are."""
 
-    config = replace(GM_ABS, noise_tolerant=NoiseTolerantConfig(doubtful_as="pseudo"))
+    config = with_changed(GM_ABS, "noise_tolerant", doubtful_as="pseudo")
 
 
 class nnUNetTrainerGMABSNoClip(nnUNetTrainerGMABS):
     """Logits are not clipped."""
 
-    config = replace(GM_ABS, noise_tolerant=NoiseTolerantConfig(reachable_prob=None))
+    config = with_changed(GM_ABS, "noise_tolerant", reachable_prob=None)
 
 
 class nnUNetTrainerGMABSActive(AsksExpert, nnUNetTrainerGMABS):

@@ -140,6 +140,30 @@ def test_a_strategy_without_a_model_gives_no_empty_proposal(project, tmp_path):
     assert read_request(own.raw, 0).scans[0].proposal is None
 
 
+@pytest.mark.parametrize(("strategy", "predicted"), [("foreground-random", 1), ("random", 0), ("uncertainty", 4)])
+def test_only_what_the_strategy_needs_is_predicted(strategy, predicted, project, tmp_path):
+    """Of four unlabelled scans one is chosen; what is scored is predicted once more where it is chosen."""
+    active = {"expert": "person", "strategy": strategy, "budget_planes": 3}
+    one = training(project.copy(tmp_path / "data"), tmp_path, active=active).build()
+    with mock.patch.object(one, "probs", wraps=one.probs) as probs:
+        one.ask()
+    scans = [call.args[1] for call in probs.call_args_list]
+    assert len(set(scans)) == predicted and len(scans) == (predicted if predicted < 2 else predicted + 1)
+    assert len(one.asked) == 1
+
+
+def test_a_scan_that_waits_for_an_answer_is_as_good_as_labelled(project, tmp_path):
+    active = {"expert": "person", "strategy": "cold-start", "budget_planes": 6}
+    one = training(project.copy(tmp_path / "data"), tmp_path, active=active).build()
+    one.ask()
+    (first,) = [scan["identifier"] for scan in one.asked[0]["scans"]]
+    with mock.patch.object(asking, "select_scans", wraps=asking.select_scans) as select:
+        one.ask()
+    known = select.call_args.args[6]
+    assert len(known) == len(one.scans.labelled) + 1
+    assert any(np.array_equal(one.features(first), row) for row in known)
+
+
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -322,7 +322,7 @@ def test_what_is_refused(project, regions, tmp_path):
     for trainer in (CMEMS, "nnUNetTrainerSparseSynthetic", "nnUNetTrainerMeanTeacherSynthetic"):
         with pytest.raises(NotImplementedError, match=f"{trainer}.*region-based labels; use nnUNetTrainerMeanTeacher"):
             Training(regions, tmp_path / "regions", trainer).build()
-    with pytest.raises(InputError, match="has no teacher; set inference_network"):
+    with pytest.raises(InputError, match=f"'teacher'; {CMEMS} predicts with one of 'student', 'peer', 'better'"):
         Training(project, tmp_path / "teacher", CMEMS, settings={"inference_network": "teacher"}).build()
     settings = {"synthetic": {"exemplars": "scan_05"}}
     with pytest.raises(InputError, match="'scan_05' is no labelled training scan"):

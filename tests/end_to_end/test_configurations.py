@@ -31,6 +31,7 @@ def test_2d_and_3d_lowres(configuration, trainer, project, tmp_path):
     training = Training(project, tmp_path, trainer, configuration)
     training.here()
     check(training)
+    assert all(0 <= row["pseudo_dice/student"] <= 1 for row in tiny.read_log(training))
 
 
 @pytest.mark.parametrize("trainer", [MEAN_TEACHER, SPARSE])
@@ -70,6 +71,33 @@ def test_bfloat16_on_a_cpu(trainer, project, tmp_path):
     assert torch.bfloat16 in seen
     assert all(value.dtype == torch.float32 for value in content["network_weights"].values())
     assert all(row["loss/supervised"] > 0 for row in tiny.read_log(training))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "networks"),
+    [
+        (SPARSE, ["student"]),
+        (MEAN_TEACHER, ["student", "teacher"]),
+        ("nnUNetTrainerCMEMS", ["student", "peer"]),
+        ("nnUNetTrainerGMABSMutual", ["student", "teacher"]),
+    ],
+)
+def test_the_log_has_the_pseudo_dice_of_every_network_and_nnunets_that_of_the_one_for_prediction(
+    trainer, networks, project, tmp_path
+):
+    predicts = networks[-1]
+    trainer = Training(project, tmp_path, trainer, settings={"inference_network": predicts}).build()
+    loader = trainer.get_dataloaders()[1]
+    weights = trainer.networks()
+    with torch.no_grad():
+        for bias, name in enumerate(networks):
+            weights[name].decoder.seg_layers[-1].bias[1] += bias  # so that they differ; an untrained teacher is a copy
+        trainer.on_validation_epoch_start()
+        trainer.on_validation_epoch_end([trainer.validation_step(next(loader)) for _ in range(2)])
+    dice = {n: v for n, v in trainer.epoch_summary().items() if n.startswith("pseudo_dice/")}
+    assert list(dice) == [f"pseudo_dice/{name}" for name in networks]
+    assert len({*dice.values()}) == len(networks) and all(0 <= value <= 1 for value in dice.values())
+    assert dice[f"pseudo_dice/{predicts}"] == trainer.logger.get_value("mean_fg_dice", -1)
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -78,6 +78,8 @@ def test_a_generalist_without_encoder_has_nothing_to_embed(here, encoded):
 def test_bad_input_is_named(here, checkpoint):  # noqa: F811
     project, embed = here
     assert "-c 3d_lowest: not in nnUNetPlansTiny; there are" in embed("-c", "3d_lowest", "-p", PLANS, expect=2)
+    (project.pre / "gmabs.yaml").write_text(json.dumps({"generalist": None}))
+    assert "the setting generalist is null in" in embed("-c", "3d_fullres", "-p", PLANS, expect=2)
     assert "nnUNetPlansBig.json is missing" in embed("-c", "3d_fullres", "-p", "nnUNetPlansBig", expect=2)
     settings = {"generalist": {"name": "sam", "checkpoint": str(checkpoint), "cache_gib": 0}}
     (project.pre / "gmabs.yaml").write_text(json.dumps(settings))

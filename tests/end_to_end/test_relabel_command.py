@@ -117,6 +117,7 @@ def test_bad_input_is_named(relabel, boxes, model, tmp_path):
     assert "no fold_X/checkpoint_final.pth" in relabel("-f", "3", expect=2)
     said = relabel("-num_parts", "2", settings={"relabel": {"min_expert_agreement": 0.5}}, expect=2)
     assert "leave out -num_parts" in said
+    assert "the setting generalist is null in" in relabel(settings={"generalist": None}, expect=2)
     other = shutil.copytree(model, tmp_path / "other")
     content = json.loads((other / "dataset.json").read_text())
     content["labels"] = {"background": 0, "left": 1, "middle": 2, "ignore": 3}

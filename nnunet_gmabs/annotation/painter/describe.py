@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nnunet_gmabs.annotation.exchange import class_names
 from nnunet_gmabs.annotation.painter.drafts import State
 from nnunet_gmabs.annotation.painter.painter import NEIGHBOURS, Painter
 from nnunet_gmabs.annotation.planes import Plane
@@ -22,7 +23,7 @@ def describe_round(painter: Painter) -> dict[str, Any]:
         "created": request.created,
         "strategy": request.strategy,
         "annotator": painter.annotator,
-        "classes": classes(painter.raw, painter.ignore_label),
+        "classes": classes(painter.raw),
         "generalist": {"available": painter.propose is not None, "why_not": painter.why_not},
         "scans": [_describe_requested(painter, scan.identifier) for scan in request.scans],
     }
@@ -60,17 +61,11 @@ def describe_state(state: State) -> dict[str, Any]:
     }
 
 
-def classes(raw: RawFolder, ignore_label: int) -> list[dict[str, Any]]:
-    """Foreground values with name and colour; a value of several regions is named after the smallest."""
-    names: dict[int, tuple[int, str]] = {}
-    for name, value in raw.labels.items():
-        values = value if isinstance(value, list) else [value]
-        for v in map(int, values):
-            if v not in (0, ignore_label):
-                names[v] = min(names.get(v, (len(values), name)), (len(values), name))
+def classes(raw: RawFolder) -> list[dict[str, Any]]:
+    """Foreground values with name (class_names) and colour."""
     return [
-        {"value": value, "name": names[value][1], "colour": COLOURS[i % len(COLOURS)]}
-        for i, value in enumerate(sorted(names))
+        {"value": value, "name": name, "colour": COLOURS[i % len(COLOURS)]}
+        for i, (value, name) in enumerate(class_names(raw).items())
     ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.report.page.images import png_file
 from nnunet_gmabs.report.page.reading import Damaged, Row, read_dictionary, read_log
+from nnunet_gmabs.settings import flatten
 
 LOG_FILE, SETTINGS_FILE = "gmabs_log.csv", "gmabs.json"  # as trainers/progress.py and trainers/resumable.py write them
 PROMPTS, SYNTHETIC = "prompts_round_*.png", "synthetic_samples.png"
@@ -118,7 +119,7 @@ def read_training(folder: Path, damaged: Damaged) -> Training:
     trainer, plans, configuration = (folder.parent.name.split("__") + ["", ""])[:3]
     record = _optional(folder / SETTINGS_FILE, read_dictionary, damaged) or {}
     log = _optional(folder / LOG_FILE, read_log, damaged) or []
-    settings = _flat(record.get("config") or {}) if isinstance(record.get("config"), dict) else {}
+    settings = flatten(record["config"]) if isinstance(record.get("config"), dict) else {}
     versions = record.get("versions") if isinstance(record.get("versions"), dict) else {}
     summary = folder / "validation" / "summary.json"
     dice = _optional(summary, lambda path: float(read_dictionary(path)["foreground_mean"]["Dice"]), damaged)
@@ -188,13 +189,6 @@ def _words(value: Any) -> str:
 
 def _off(training: Training) -> list[str]:
     return [name for name, value in training.settings.items() if value is None]
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _optional(path: Path, read: Any, damaged: Damaged) -> Any:

@@ -39,7 +39,7 @@ PANELS = (
         "Loss terms",
         "loss, before weighting",
         "What the training minimises, term by term. The supervised term falls while the network learns what the "
-        "expert drew; nnU-Net's Dice loss counts negatively, so values below 0 are usual.",
+        "expert drew; its Dice loss is 1 - Dice, so that it is never below 0, unlike stock nnU-Net's.",
     ),
     Panel(
         ("weight/",),
@@ -92,6 +92,7 @@ _NAMES = {
     "share/labelled_voxels": "labelled: drawn by the expert, or padding",
     "share/confident_voxels": "teacher is confident",
     "share/doubtful": "pseudo labels doubted by confident learning",
+    "share/doubted_expert": "expert's labels that confident learning would doubt (they are kept)",
     "share/kept": "taught by the other network, all voxels",
     "round/quality": "quality that the generalist predicts for its masks",
     "round/views_agree": "viewing directions agree",
