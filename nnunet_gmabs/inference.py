@@ -55,7 +55,7 @@ class SlidingWindows:
         image: (channels, X, Y, Z) float, preprocessed; on any device.
         network: not compiled, in eval mode, weights on `device`.
         patch_size: of the plan; two numbers for a 2d network, which then sees every slice of axis 0.
-        device: where windows are computed; results are kept on the CPU.
+        device: where windows and what is made of their features are computed; results are kept on the CPU.
         step: distance of windows as a share of the patch, in (0, 1]. nnU-Net's own: 0.5.
         batch_size: windows in one pass.
         features_bytes: keep all features when they need no more than this.
@@ -118,7 +118,10 @@ class SlidingWindows:
 
     @torch.inference_mode()
     def each_features(self) -> Iterator[tuple[Window, Tensor, Tensor]]:
-        """For each window: its place on the padded grid, its weight there, its features (F, x, y[, z]) float32."""
+        """For each window: its place on the padded grid, its weight there, its features (F, x, y[, z]) float32.
+
+        Weights are on the CPU, features on the device.
+        """
         if self._kept is not None:
             for window, features in self._kept:
                 yield window, self.weight(window), features
@@ -132,7 +135,7 @@ class SlidingWindows:
         """(classes, X, Y, Z) float32: compare(features of a window) -> (classes, x, y[, z]), averaged over windows."""
         total = torch.zeros(classes, *self.image.shape[1:])
         for window, weight, features in self.each_features():
-            total[(slice(None), *window)] += compare(features) * weight
+            total[(slice(None), *window)] += compare(features).cpu() * weight
         return total[self._cropped()]
 
     def inside(self, window: Window) -> tuple[Window, Window]:
@@ -151,7 +154,7 @@ class SlidingWindows:
         return (slice(None), *self.crop[1:])
 
     def _passes(self, features: bool) -> Iterator[tuple[Window, Tensor, Tensor | None]]:
-        """Window, logits (C, ...) and, if wanted, features (F, ...) on the CPU, float32."""
+        """Window, logits (C, ...) on the CPU and, if wanted, features (F, ...) on the device, float32."""
         with features_of_last_layer(self.network) if features else nullcontext() as seen:
             for first in range(0, len(self.windows), self.batch_size):
                 batch = self.windows[first : first + self.batch_size]
@@ -159,5 +162,5 @@ class SlidingWindows:
                 with mixed_precision(self.device, self.cpu_bfloat16):  # inference_mode would end it at a yield
                     output = self.network(data.to(self.device))
                 full = output[0] if isinstance(output, (list, tuple)) else output
-                kept = [None] * len(batch) if seen is None else seen[0].float().cpu()
+                kept = [None] * len(batch) if seen is None else seen[0].float()
                 yield from zip(batch, full.float().cpu(), kept, strict=True)

@@ -136,6 +136,17 @@ def test_balanced_cross_entropy_by_hand_counts_only_what_is_labelled(balance, co
     assert 9 * common + rare == pytest.approx(10)
 
 
+def test_classes_are_counted_beyond_what_single_precision_counts_to():
+    """Ones that are added up as float32 stop at 2^24."""
+    common, rare, seen = 2**24 + 4, 4, []
+    logits = torch.zeros(1, 2, 1).expand(1, 2, common + rare)
+    target = torch.zeros(1, 1, common + rare, dtype=torch.int8)
+    target[..., :rare] = 1
+    mask = torch.ones_like(target, dtype=torch.bool)
+    masked_cross_entropy(logits, target, mask, class_balance=0.5, total=lambda counts: seen.append(counts) or counts)
+    assert seen[0].tolist() == [common, rare]
+
+
 @pytest.mark.parametrize("balance", [0.5, 1.0])
 @pytest.mark.parametrize("average", ["samples", "voxels"])
 def test_with_one_class_alone_balancing_changes_nothing(average, balance):

@@ -60,7 +60,7 @@ class PrototypeSums:
     def add(self, features: Tensor, weights: Tensor) -> None:
         """Take in voxels: features (F, ...), and each class's weight of each voxel (C, ...), 0 where it is not its."""
         flat_features, flat_weights = features.flatten(1), weights.flatten(1)
-        new = (flat_weights.to(flat_features.dtype) @ flat_features.T).cpu().double()
+        new = (flat_weights.to(flat_features) @ flat_features.T).cpu().double()
         self.sums = new if self.sums is None else self.sums + new
         self.weights += flat_weights.sum(1).cpu().double()
 

@@ -18,7 +18,8 @@ def gradient_norms(
     Args:
         terms: scalars. A term without a graph has norm 0.
         parameters: of the network.
-        scale: factor during the backward pass (against underflow in float16), divided out again.
+        scale: factor during the backward pass (against underflow in float16), divided out again. One that suits the
+            weighted terms may be too large for terms without their weights: pass them weighted.
         total: see learning/losses.py; all processes ask for the same terms.
     """
     norms = {}
@@ -36,19 +37,12 @@ def gradient_norms(
     return norms
 
 
-def gradient_ratios(norms: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
-    """Norm of each other term's weighted gradient over that of the supervised one.
-
-    w_i |g_i| / (w_s |g_s|); NaN where the supervised one is 0 or not finite.
+def gradient_ratios(norms: Mapping[str, float]) -> dict[str, float]:
+    """Norm of each other term's gradient over that of the supervised one; NaN where that is 0 or not finite.
 
     Args:
-        norms: of the terms, "supervised" among them.
-        weights: of the same terms.
+        norms: of the weighted terms, "supervised" among them.
     """
-    reference = weights["supervised"] * norms["supervised"]
+    reference = norms["supervised"]
     known = math.isfinite(reference) and reference > 0
-    return {
-        name: weights[name] * norm / reference if known else math.nan
-        for name, norm in norms.items()
-        if name != "supervised"
-    }
+    return {name: norm / reference if known else math.nan for name, norm in norms.items() if name != "supervised"}

@@ -56,9 +56,9 @@ def masked_cross_entropy(
     labels = torch.where(mask, target, 0)[:, 0].long()
     voxel_loss = F.cross_entropy(logits.float(), labels, reduction="none") * mask[:, 0]
     if class_balance:
-        counts = torch.zeros(logits.shape[1], device=logits.device)
-        counts.scatter_add_(0, labels.flatten(), mask.flatten().float())
-        voxel_loss = voxel_loss * _class_weights(total(counts), class_balance)[labels]
+        counts = torch.zeros(logits.shape[1], dtype=torch.long, device=logits.device)  # floats stop counting at 2^24
+        counts.scatter_add_(0, labels.flatten(), mask.flatten().long())
+        voxel_loss = voxel_loss * _class_weights(total(counts.float()), class_balance)[labels]
     return _average(voxel_loss, mask[:, 0], average, total)
 
 

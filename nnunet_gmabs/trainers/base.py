@@ -41,6 +41,7 @@ from nnunet_gmabs.trainers.random_state import seed_everything
 from nnunet_gmabs.trainers.resumable import ResumableTrainer
 
 GRADIENT_CLIP = 12  # nnU-Net's own
+LEAST_LOSS_SCALE = 2.0**-24  # 40 steps lost in a row, or many more over time; far below, the scale's inverse is inf
 
 
 class nnUNetTrainerSparse(ResumableTrainer):
@@ -238,13 +239,14 @@ class nnUNetTrainerSparse(ResumableTrainer):
                 new = part()
                 loss = weighted_sum(new, {name: weights[name] for name in new})
             if measured:
-                norms |= gradient_norms(new, [*self.network.parameters()], self._loss_scale, self.ranks.total)
+                weighted = {name: weights[name] * term for name, term in new.items()}
+                norms |= gradient_norms(weighted, [*self.network.parameters()], self._loss_scale, self.ranks.total)
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
             terms |= {name: term.detach() for name, term in new.items()}
         left_out = {name: math.nan for name in self.terms_without_sample(batch) if name in terms}
         self._log_step(terms, weights, batch["target"], left_out)
         if measured:
-            ratios = gradient_ratios(norms | left_out, weights)
+            ratios = gradient_ratios(norms | left_out)
             self.epoch_means.add({f"gradient_ratio/{name}": ratio for name, ratio in ratios.items()})
         self._step()
         return weighted_sum(terms, weights)
@@ -303,7 +305,7 @@ class nnUNetTrainerSparse(ResumableTrainer):
         for name, value in zip(terms, values, strict=True):
             if not math.isfinite(value):
                 message = f"the term {name!r} is {value} in epoch {self.current_epoch}, iteration {self.iteration}"
-                if self.grad_scaler is None:
+                if self.grad_scaler is None or self._loss_scale < LEAST_LOSS_SCALE:
                     raise FloatingPointError(f"{message}; lower initial_lr or look for NaN in the images")
                 self.print_to_log_file(f"WARNING: {message}; mixed precision skips this step")
         self.epoch_means.add({f"loss/{n}": left_out.get(n, v) for n, v in zip(terms, values, strict=True)})

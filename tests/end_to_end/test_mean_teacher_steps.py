@@ -191,6 +191,20 @@ def test_mixed_precision_skips_a_step_that_is_not_finite(started, monkeypatch):
     assert started.grad_scaler.get_scale() == 512.0
 
 
+def test_mixed_precision_does_not_skip_steps_until_its_scale_is_no_number_any_more(started, monkeypatch):
+    started.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    original = started.loss_terms
+    monkeypatch.setattr(started, "loss_terms", lambda *a: {k: v * math.nan for k, v in original(*a).items()})
+    before = tensors(started.network)
+    with pytest.raises(FloatingPointError, match="is nan in epoch 0, iteration 41; lower initial_lr"):
+        for _ in range(200):
+            step(started)
+    assert tiny.differences(tensors(started.network), before) == []
+    monkeypatch.undo()
+    step(started)
+    assert all(torch.isfinite(t).all() for t in tensors(started.network).values())
+
+
 def test_of_the_threads_of_nested_regions_the_outer_ones_count(project, tmp_path):
     before = torch.get_num_threads()
     try:

@@ -53,13 +53,8 @@ def test_sparse_learns_from_labelled_scans_alone(project, tmp_path):
         (3, {"batch_share": 1.0, "labelled_share": 1.0}, 3, 3),
     ],
 )
-def test_a_batch_that_is_rounded_up_has_no_more_labelled_samples(plans, settings, labelled, size, project, tmp_path):
-    own = project.copy(tmp_path)
-    path = own.pre / f"{tiny.PLANS}.json"
-    content = json.loads(path.read_text())
-    content["configurations"]["3d_fullres"]["batch_size"] = plans
-    path.write_text(json.dumps(content))
-    training, _ = Training(own, tmp_path, settings={"streams": settings}).build().get_dataloaders()
+def test_a_batch_that_is_rounded_up_has_no_more_labelled_samples(plans, settings, labelled, size, of_size, tmp_path):
+    training, _ = Training(of_size(plans), tmp_path, settings={"streams": settings}).build().get_dataloaders()
     batches = [next(training)["labelled"] for _ in range(8)]
     assert {len(batch) for batch in batches} == {size}
     assert sum(int(batch.sum()) for batch in batches) == 8 * labelled
