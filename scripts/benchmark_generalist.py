@@ -30,6 +30,7 @@ import numpy as np
 from scipy import ndimage
 
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
+from nnunet_gmabs.config import GeneralistConfig
 from nnunet_gmabs.generalist.embedded import EmbeddedGeneralist
 from nnunet_gmabs.generalist.fusion import fuse_counts, view_agreement
 from nnunet_gmabs.generalist.images import ScanImages
@@ -266,7 +267,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="start of the names of the files written")
     args = parser.parse_args()
 
-    generalist = load_generalist(args.generalist, args.checkpoint, args.device, args.model_type)
+    generalist = load_generalist(GeneralistConfig(args.generalist, args.checkpoint, args.model_type), args.device)
     rows = [row for name in args.folders for row in measure(RawFolder(find_raw_folder(name)), generalist, args)]
     table = summary(rows)
     settings = {key: str(value) for key, value in vars(args).items()} | {"weights": generalist.weights_hash}

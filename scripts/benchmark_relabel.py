@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nnunet_gmabs.config import RelabelConfig
+from nnunet_gmabs.config import GeneralistConfig, RelabelConfig
 from nnunet_gmabs.generalist import relabel as relabel_module
 from nnunet_gmabs.generalist.embeddings import EmbeddingCache
 from nnunet_gmabs.generalist.models import load_generalist
@@ -163,7 +163,7 @@ class Clock:
 def parts(scans: int) -> None:
     """Print seconds a scan by part, of one thread."""
     torch.set_num_threads(1)
-    generalist = load_generalist("embedded")
+    generalist = load_generalist(GeneralistConfig())
     with tempfile.TemporaryDirectory() as folder:
         one = relabeller(Path(folder), SMALL, 3, scans, 56).asking(generalist)
         network = StandIn(3, 32).eval()

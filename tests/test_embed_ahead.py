@@ -10,7 +10,7 @@ from nnunet_gmabs.config import GeneralistConfig
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.generalist.embed_ahead import EmbedAhead, duration
 from nnunet_gmabs.generalist.from_plans import embedding_cache
-from nnunet_gmabs.generalist.models import generalist_of
+from nnunet_gmabs.generalist.models import load_generalist
 
 NAMES = list("abc")
 OF_A_SCAN = sum(SHAPE)
@@ -28,7 +28,7 @@ class Counted:
     """The small Sam with a cache for a data set, as one process sees them."""
 
     def __init__(self, case, checkpoint, gib=1.0):  # noqa: F811
-        self.generalist = generalist_of(GeneralistConfig(name="sam", checkpoint=str(checkpoint)))
+        self.generalist = load_generalist(GeneralistConfig(name="sam", checkpoint=str(checkpoint)))
         self.calls, self.said = [], []
         self.generalist.sam.image_encoder.register_forward_pre_hook(lambda _, given: self.calls.append(len(given[0])))
         cache = embedding_cache(case.folder / "gmabs_embeddings", self.generalist, gib, self.said.append)

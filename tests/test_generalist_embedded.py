@@ -17,13 +17,13 @@ from nnunet_gmabs.generalist.embedded_network import (
     network_input,
     save_network,
 )
-from nnunet_gmabs.generalist.models import generalist_of, load_generalist
+from nnunet_gmabs.generalist.models import load_generalist
 from nnunet_gmabs.generalist.prompts import Prompt
 
 
 @pytest.fixture(scope="module")
 def generalist():
-    return load_generalist("embedded")
+    return load_generalist(GeneralistConfig("embedded"))
 
 
 def disc(shape=(50, 70), centre=(24, 33), radius=11.0):
@@ -165,19 +165,19 @@ def test_weights_come_back_as_they_were_saved(tmp_path):
 def test_missing_damaged_and_foreign_weights_are_refused(tmp_path):
     path = tmp_path / "w.safetensors"
     with pytest.raises(InputError, match="no such file"):
-        load_generalist("embedded", path)
+        load_generalist(GeneralistConfig("embedded", path))
     path.write_bytes(WEIGHTS.read_bytes()[:1000])
     with pytest.raises(InputError, match="w.safetensors: not a readable"):
-        load_generalist("embedded", path)
+        load_generalist(GeneralistConfig("embedded", path))
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(InputError, match="not the weights of the embedded generalist"):
-        load_generalist("embedded", path)
+        load_generalist(GeneralistConfig("embedded", path))
 
 
 def test_the_settings_name_the_generalist():
-    assert generalist_of(GeneralistConfig()).name == "embedded"
-    assert generalist_of(dataclasses.replace(GeneralistConfig(), name="walker")).name == "walker"
+    assert load_generalist(GeneralistConfig()).name == "embedded"
+    assert load_generalist(dataclasses.replace(GeneralistConfig(), name="walker")).name == "walker"
     with pytest.raises(ValueError, match="window_low"):
         GeneralistConfig(window_low=3.0, window_high=3.0)

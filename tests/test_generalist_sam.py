@@ -9,6 +9,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.predictor import SamPredictor
 
+from nnunet_gmabs.config import GeneralistConfig
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.generalist import sam_weights
 from nnunet_gmabs.generalist.models import load_generalist
@@ -65,7 +66,7 @@ def checkpoint(sam, tmp_path):
 
 @pytest.fixture
 def generalist(checkpoint):
-    return load_generalist("sam", checkpoint)
+    return load_generalist(GeneralistConfig("sam", checkpoint))
 
 
 def a_slice(shape=(20, 30), seed=0):
@@ -132,7 +133,7 @@ def test_prompts_of_one_slice_do_not_disturb_each_other(generalist):
 
 
 def test_several_slices_in_one_call_of_the_encoder_and_one_call_of_the_decoder_for_each(checkpoint):
-    generalist = load_generalist("sam", checkpoint, slices_at_once=2)
+    generalist = load_generalist(GeneralistConfig("sam", checkpoint, slices_at_once=2))
     slices = [a_slice((20, 30), 0), a_slice((40, 25), 1), a_slice((20, 30), 2)]
     calls = {"encoder": [], "decoder": []}
     encoder, decoder = generalist.sam.image_encoder, generalist.sam.mask_decoder
@@ -156,7 +157,7 @@ def test_an_embedding_is_one_float16_array_that_knows_the_slices_shape(generalis
 
 
 def test_the_second_pass_asks_with_the_first_ones_mask(checkpoint):
-    once, twice = (load_generalist("sam", checkpoint, second_pass=second) for second in (False, True))
+    once, twice = (load_generalist(GeneralistConfig("sam", checkpoint, second_pass=second)) for second in (False, True))
     seen = []
     twice.sam.prompt_encoder.mask_downscaling.register_forward_hook(lambda m, i, o: seen.append(i[0].shape))
     embedding = once.encode(a_slice())
@@ -183,7 +184,7 @@ def test_wrapped_weights_load(sam, generalist, tmp_path, wrap):
     path = tmp_path / "wrapped.pth"
     torch.save(wrap(sam.state_dict()), path)
     embedding = generalist.encode(a_slice())
-    np.testing.assert_array_equal(load_generalist("sam", path).encode(a_slice()), embedding)
+    np.testing.assert_array_equal(load_generalist(GeneralistConfig("sam", path)).encode(a_slice()), embedding)
 
 
 def test_weights_are_found_in_the_folder_for_weights(sam, tmp_path, monkeypatch):
@@ -191,27 +192,27 @@ def test_weights_are_found_in_the_folder_for_weights(sam, tmp_path, monkeypatch)
     path = tmp_path / "weights" / "sam_vit_b_01ec64.pth"
     torch.save(sam.state_dict(), path)
     monkeypatch.delitem(sam_weights.SHA256, path.name)
-    assert load_generalist("sam").weights_hash == sam_weights.sha256(path)
+    assert load_generalist(GeneralistConfig("sam")).weights_hash == sam_weights.sha256(path)
 
 
 def test_missing_weights_say_where_to_get_them_and_where_to_put_them(tmp_path):
     with pytest.raises(InputError, match=r"dl.fbaipublicfiles.com\S*sam_vit_b_01ec64.pth to .*weights"):
-        load_generalist("sam")
+        load_generalist(GeneralistConfig("sam"))
     with pytest.raises(InputError, match="nowhere.pth: no such file"):
-        load_generalist("sam", tmp_path / "nowhere.pth")
+        load_generalist(GeneralistConfig("sam", tmp_path / "nowhere.pth"))
 
 
 def test_a_published_file_with_another_content_is_refused(sam, tmp_path):
     path = tmp_path / "sam_vit_b_01ec64.pth"
     torch.save(sam.state_dict(), path)
     with pytest.raises(InputError, match="SHA-256.*incomplete or altered"):
-        load_generalist("sam", path)
+        load_generalist(GeneralistConfig("sam", path))
 
 
 def test_a_truncated_file_is_refused(checkpoint):
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     with pytest.raises(InputError, match="small.pth: cannot be read.*truncated"):
-        load_generalist("sam", checkpoint)
+        load_generalist(GeneralistConfig("sam", checkpoint))
 
 
 class Payload:
@@ -223,7 +224,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, capsys):
     path = tmp_path / "code.pth"
     torch.save({"model": Payload()}, path)
     with pytest.raises(InputError, match="cannot be read"):
-        load_generalist("sam", path)
+        load_generalist(GeneralistConfig("sam", path))
     assert "this ran" not in capsys.readouterr().out
 
 
@@ -247,27 +248,27 @@ def test_weights_of_another_model_are_refused_by_name(tmp_path, state, name):
     path = tmp_path / "other.pth"
     torch.save(state, path)
     with pytest.raises(InputError, match=f"other.pth: looks like .*{name}.*ask for vit_b"):
-        load_generalist("sam", path)
+        load_generalist(GeneralistConfig("sam", path))
 
 
 def test_something_that_is_no_model_is_refused(tmp_path):
     path = tmp_path / "list.pth"
     torch.save([1, 2], path)
     with pytest.raises(InputError, match="holds list"):
-        load_generalist("sam", path)
+        load_generalist(GeneralistConfig("sam", path))
 
 
 def test_weights_that_lack_a_part_are_refused(sam, tmp_path):
     path = tmp_path / "half.pth"
     torch.save({k: v for k, v in sam.state_dict().items() if k.startswith("image_encoder")}, path)
     with pytest.raises(InputError, match="half.pth: does not fit segment-anything's vit_b"):
-        load_generalist("sam", path)
+        load_generalist(GeneralistConfig("sam", path))
 
 
 def test_mobile_sam_says_how_it_is_installed(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mobile_sam", None)
     with pytest.raises(InputError, match=r"pip install git\+https://github.com/ChaoningZhang/MobileSAM"):
-        load_generalist("mobile_sam")
+        load_generalist(GeneralistConfig("mobile_sam"))
 
 
 def test_mobile_sam_goes_through_the_same_code(monkeypatch, tmp_path):
@@ -276,11 +277,11 @@ def test_mobile_sam_goes_through_the_same_code(monkeypatch, tmp_path):
     monkeypatch.setitem(sam_weights.WIDTHS, WIDTH, "vit_t")
     path = tmp_path / "small.pth"
     torch.save(small_sam().state_dict(), path)
-    generalist = load_generalist("mobile_sam", path)
+    generalist = load_generalist(GeneralistConfig("mobile_sam", path))
     assert generalist.name == "mobile_sam"
     assert generalist.segment(generalist.encode(a_slice()), [a_prompt()])[0].shape == (1, 20, 30)
 
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(InputError, match="'sam3' is unknown"):
-        load_generalist("sam3")
+        load_generalist(GeneralistConfig("sam3"))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from nnunet_gmabs.commands.annotate import Asker, boxes_around, load_propose
+from nnunet_gmabs.config import GeneralistConfig
 from nnunet_gmabs.generalist.models import load_generalist
 
 NOTHING = np.zeros((0, 2)), np.zeros(0, int)
@@ -97,7 +98,7 @@ def test_the_embedded_generalist_finds_a_bright_disc_from_a_box_and_from_a_click
     disc = (row - 30) ** 2 + (column - 40) ** 2 < 11**2
     noise = np.random.default_rng(0).normal(0, 6, (3, 64, 72))
     planes = np.clip(60 + 120 * disc + noise, 0, 255).astype(np.uint8)
-    ask = Asker(load_generalist("embedded"))
+    ask = Asker(load_generalist(GeneralistConfig("embedded")))
     for box, points, labels in (
         (np.array([28.0, 18.0, 52.0, 42.0]), *NOTHING),
         (None, np.array([[40.0, 30.0]]), np.array([1])),

@@ -9,7 +9,7 @@ from test_generalist_sam import checkpoint, sam, small_models_count_as_vit_b  # 
 from nnunet_gmabs.config import GeneralistConfig
 from nnunet_gmabs.data import pseudo_labels
 from nnunet_gmabs.generalist.from_plans import embedding_cache
-from nnunet_gmabs.generalist.models import generalist_of
+from nnunet_gmabs.generalist.models import load_generalist
 
 PROMPTED = 4 + 5 + 6  # slices of a scene with a class, over the axes
 
@@ -17,7 +17,7 @@ PROMPTED = 4 + 5 + 6  # slices of a scene with a class, over the axes
 @pytest.fixture
 def generalist(checkpoint):  # noqa: F811
     """The small Sam, and a list of how many slices its encoder has been given at a time."""
-    one = generalist_of(GeneralistConfig(name="sam", checkpoint=str(checkpoint)))
+    one = load_generalist(GeneralistConfig(name="sam", checkpoint=str(checkpoint)))
     calls = []
     one.sam.image_encoder.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
     return one, calls
@@ -82,11 +82,11 @@ def test_other_weights_have_embeddings_of_their_own(case, generalist, sam, tmp_p
         sam.image_encoder.pos_embed += 0.1
         torch.save(sam.state_dict(), tmp_path / "other.pth")
         sam.image_encoder.pos_embed -= 0.1
-    other = generalist_of(GeneralistConfig(name="sam", checkpoint=str(tmp_path / "other.pth")))
+    other = load_generalist(GeneralistConfig(name="sam", checkpoint=str(tmp_path / "other.pth")))
     _, (figures,) = rounds(case, other, (1,), folder="other")
     assert figures["encoded"] == 2 * PROMPTED
 
 
 def test_a_generalist_without_encoder_keeps_nothing(tmp_path):
-    assert embedding_cache(tmp_path / "none", generalist_of(GeneralistConfig()), 1.0, print) is None
+    assert embedding_cache(tmp_path / "none", load_generalist(GeneralistConfig()), 1.0, print) is None
     assert not (tmp_path / "none").exists()

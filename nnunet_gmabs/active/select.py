@@ -17,7 +17,13 @@ from typing import Literal
 
 import numpy as np
 
-from nnunet_gmabs.active.diversity import most_uncertain_of_each_cluster, standardise, typical_of_each_cluster
+from nnunet_gmabs.active.diversity import (
+    image_descriptor,
+    intensity_histogram,
+    most_uncertain_of_each_cluster,
+    standardise,
+    typical_of_each_cluster,
+)
 from nnunet_gmabs.active.planes import MIDDLE, RANDOM
 
 SHORTLIST_SHARE = 0.1  # paper: the most uncertain tenth; ours: of the unlabelled scans, and at least those asked for
@@ -59,6 +65,17 @@ class Strategy:
     def looks(self) -> bool:
         """Whether all scans are looked at before any is chosen."""
         return self.score is not None or self.features is not None
+
+    def describe(self, image: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+        """(D,) what the spread compares scans by: histograms of all channels, or a descriptor.
+
+        Args:
+            image: (channels, X, Y, Z).
+            spacing_mm: of axes 0, 1, 2.
+        """
+        if self.features == "histogram":
+            return np.concatenate([intensity_histogram(channel) for channel in image])
+        return image_descriptor(image, spacing_mm)
 
 
 STRATEGIES = {

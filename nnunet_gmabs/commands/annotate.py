@@ -98,9 +98,10 @@ def load_propose(name: str) -> tuple[Any, str]:
     if name == "none":
         return None, "switched off (--generalist none)"
     try:
+        from nnunet_gmabs.config import GeneralistConfig
         from nnunet_gmabs.generalist.models import load_generalist
 
-        return Asker(load_generalist(name)), ""
+        return Asker(load_generalist(GeneralistConfig(name=name))), ""  # type: ignore[arg-type] # refuses other names
     except Exception as error:  # painting must go on, whatever is wrong with a model
         return None, f"{name} cannot be loaded ({first_line(error)})"
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nnunet_gmabs.active.diversity import image_descriptor, intensity_histogram
 from nnunet_gmabs.active.planes import INFORMATION, body_mask, choose_planes
 from nnunet_gmabs.active.scores import disagreement, most_uncertain_region, normalised_entropy, uncertain_fraction
 from nnunet_gmabs.active.select import STRATEGIES, ChosenScan, Strategy, affordable_scans, select_scans
@@ -247,10 +246,8 @@ class _Look:
 
     def _look_at(self, identifier: str, score: bool) -> None:
         image, properties = self.read(identifier)
-        if self.strategy.features == "histogram":
-            self.features[identifier] = np.concatenate([intensity_histogram(channel) for channel in image])
-        elif self.strategy.features == "descriptor":
-            self.features[identifier] = image_descriptor(image, properties["spacing"])
+        if self.strategy.features:
+            self.features[identifier] = self.strategy.describe(image, properties["spacing"])
         if score and self.strategy.score == "uncertainty":
             probs = self._predict(identifier, image, properties)
             self.scores[identifier] = uncertain_fraction(probs, uncertainty_threshold(1.0))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nnunet_gmabs.commands.parts import add_part_arguments, part_of
@@ -60,10 +61,11 @@ def open_job(
 
     from nnunet_gmabs.annotation.raw_folder import find_raw_folder
     from nnunet_gmabs.commands.relabelling_checks import check_scans, prepared_dataset_json, relabelling_settings
+    from nnunet_gmabs.data import preprocessed
     from nnunet_gmabs.data.cases import preprocessed_folder
     from nnunet_gmabs.data.planning import load_plans
     from nnunet_gmabs.generalist.embed_ahead import EmbedAhead
-    from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans, shape_in
+    from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans
     from nnunet_gmabs.generalist.relabel import Relabeller
 
     pre = preprocessed_folder(find_raw_folder(dataset))
@@ -90,4 +92,5 @@ def open_job(
         return None
     if relabeller.cache is None:
         raise InputError("no embeddings can be kept: make generalist.cache_gib larger than 0, and the folder writable")
-    return EmbedAhead(relabeller, shape_in(folder), config.generalist.slices_at_once, say), identifiers
+    shape = partial(preprocessed.shape, folder)
+    return EmbedAhead(relabeller, shape, config.generalist.slices_at_once, say), identifiers

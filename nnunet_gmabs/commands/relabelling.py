@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,14 @@ from nnunet_gmabs.commands.relabelling_checks import (
     refuse_other_labels,
     relabelling_settings,
 )
-from nnunet_gmabs.data import pseudo_labels
+from nnunet_gmabs.data import preprocessed, pseudo_labels
 from nnunet_gmabs.data.cases import preprocessed_folder
 from nnunet_gmabs.data.expert import ensure_expert_labels, labelled_identifiers
 from nnunet_gmabs.data.grid import labels_to_original_grid
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.files import replace_atomically
 from nnunet_gmabs.generalist.cost import cost_of_first_round, tell
-from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans, shape_in
+from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans
 from nnunet_gmabs.generalist.relabel import Relabeller
 from nnunet_gmabs.generalist.votes import Example
 
@@ -88,7 +88,7 @@ class RelabelJob:
         ignore_label = self.relabeller.scans.ignore_label
         round_folder = pseudo_labels.round_folder(self.relabeller.folder, ROUND)
         labels = pseudo_labels.read_pseudo_labels(round_folder / f"{identifier}.b2nd")[:]
-        properties = pickle.loads((self.pre / configuration.data_identifier / f"{identifier}.pkl").read_bytes())
+        properties = preprocessed.properties(self.pre / configuration.data_identifier, identifier)
         labels = labels_to_original_grid(labels, properties, plans_manager, configuration)
         drawn_file = self.pre / "gt_segmentations" / f"{identifier}{self.file_ending}"
         drawn, _ = reader_writer.read_seg(str(drawn_file))
@@ -139,7 +139,7 @@ def open_job(
     )
     relabeller = Relabeller(None, config.relabel, scans, output / "training_grid", config.seed)
     relabeller = asking(relabeller, config.generalist, *managers, pre, say)
-    cost = cost_of_first_round(relabeller, shape_in(pre / configuration.data_identifier), num_parts)
+    cost = cost_of_first_round(relabeller, partial(preprocessed.shape, pre / configuration.data_identifier), num_parts)
     tell(cost, on.type == "cpu", float("inf") if yes else config.generalist.accept_hours, say)
     output.mkdir(parents=True, exist_ok=True)
     refuse_other_labels(output, made_from(model, config, relabeller))

@@ -10,7 +10,6 @@ error. Planes outside the box of non-zero voxels that nnU-Net keeps cannot be tr
 from __future__ import annotations
 
 import argparse
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,14 +92,14 @@ def prepared_folders(pre: Path, plans: str | None, configuration: str | None) ->
 
 def _print_folder(folder: DataFolder, raw: RawFolder, labelled: list[Case], drawn: dict[str, Drawn]) -> bool:
     """Print the table of one configuration; True when something drawn is lost."""
+    from nnunet_gmabs.data import preprocessed
     from nnunet_gmabs.data.audit import compare, per_axis
     from nnunet_gmabs.data.expert import expert_file, read_expert
 
     rows, outdated, gone, lost = [], [], [], []
     for case in labelled:
         columns = [case.identifier, *_drawn_columns(drawn[case.identifier])]
-        stored = folder.path / f"{case.identifier}.pkl"
-        if not stored.is_file():  # never prepared, or removed to save room
+        if not (folder.path / f"{case.identifier}.pkl").is_file():  # never prepared, or removed to save room
             gone.append(case.identifier)
             rows.append([*columns, "", "", "not prepared"])
             continue
@@ -112,11 +111,10 @@ def _print_folder(folder: DataFolder, raw: RawFolder, labelled: list[Case], draw
             outdated.append(case.identifier)
             rows.append([*columns, "", "", "not prepared since it was drawn"])
             continue
-        properties = pickle.loads(stored.read_bytes())
         found = compare(
             raw.read_labels(case.label_file)[0],
             values[...],
-            properties,
+            preprocessed.properties(folder.path, case.identifier),
             folder.plans_manager,
             folder.configuration_manager,
             raw.ignore_label,

@@ -9,13 +9,13 @@ the value v is stored as -2 - v, so that the mask is not lost and -1 stays free 
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunet_gmabs.data import preprocessed
 from nnunet_gmabs.data.expert_build import expert_key, write_expert
 from nnunet_gmabs.data.record import gmabs_folder
 from nnunet_gmabs.errors import InputError
@@ -147,11 +147,7 @@ class _Folder:
         return path
 
     def properties(self, identifier: str) -> dict[str, Any]:
-        path = self.pre / self.data_identifier / f"{identifier}.pkl"
-        if not path.is_file():
-            raise InputError(f"{path} is missing: the scan is not preprocessed. Run `gmabs prepare`.")
-        with open(path, "rb") as f:
-            return pickle.load(f)
+        return preprocessed.properties(self.pre / self.data_identifier, identifier)
 
     def build(self, identifier: str) -> None:
         """Make the file of one scan, and swap it in."""

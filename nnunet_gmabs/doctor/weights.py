@@ -14,11 +14,11 @@ def check_generalists() -> list[Finding]:
         and one for each file with another content than the published one.
     """
     from nnunet_gmabs.files import sha256
-    from nnunet_gmabs.generalist.models import load_generalist
+    from nnunet_gmabs.generalist.embedded import EmbeddedGeneralist
     from nnunet_gmabs.generalist.sam_weights import FOLDER_VARIABLE, SHA256, USUAL_FILES, weights_folder
 
     try:
-        load_generalist("embedded")
+        EmbeddedGeneralist()
         findings = [Finding("generalist", OK, "embedded (in the package)")]
     except InputError as error:
         findings = [Finding("generalist", ERROR, str(error), "install nnunet_gmabs again")]

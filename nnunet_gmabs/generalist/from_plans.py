@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from nnunet_gmabs.config import GeneralistConfig
+from nnunet_gmabs.data import preprocessed
 from nnunet_gmabs.data.expert import expert_file
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.generalist.embeddings import EmbeddingCache
 from nnunet_gmabs.generalist.images import plan_window
-from nnunet_gmabs.generalist.models import Generalist, generalist_of
+from nnunet_gmabs.generalist.models import Generalist, load_generalist
 from nnunet_gmabs.generalist.relabel import Relabeller, Scans
 
 if TYPE_CHECKING:
@@ -44,12 +46,10 @@ def preprocessed_scans(
         own_expert: see data.expert.expert_file.
         cpu_bfloat16: see inference.mixed_precision.
     """
-    import blosc2
-
     return Scans(
         labelled=list(labelled),
         unlabelled=list(unlabelled),
-        image=lambda identifier: blosc2.open(urlpath=str(folder / f"{identifier}.b2nd"), mode="r")[:],
+        image=partial(preprocessed.image, folder),
         expert_file=lambda identifier: expert_file(folder.parent, folder.name, identifier, own_expert),
         spacing_mm=configuration.spacing,
         patch_size=configuration.patch_size,
@@ -57,13 +57,6 @@ def preprocessed_scans(
         device=device,
         cpu_bfloat16=cpu_bfloat16,
     )
-
-
-def shape_in(folder: Path) -> Callable[[str], tuple[int, ...]]:
-    """Identifier -> (X, Y, Z) of a preprocessed scan, whose voxels are not read."""
-    import blosc2
-
-    return lambda identifier: blosc2.open(urlpath=str(folder / f"{identifier}.b2nd"), mode="r").shape[1:]
 
 
 def asking(
@@ -95,7 +88,7 @@ def asking(
         )
     intensities = plans_manager.foreground_intensity_properties_per_channel.get(str(settings.channel))
     window = plan_window(schemes[settings.channel], intensities, settings.window_low, settings.window_high)
-    generalist = generalist_of(settings, relabeller.scans.device)
+    generalist = load_generalist(settings, relabeller.scans.device)
     cache = embedding_cache(pre / EMBEDDINGS, generalist, settings.cache_gib, say)
     return relabeller.asking(generalist, settings.channel, window, cache)
 

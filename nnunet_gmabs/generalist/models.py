@@ -49,45 +49,28 @@ class Generalist(Protocol):
         ...
 
 
-def load_generalist(
-    name: str = "embedded",
-    checkpoint: Path | str | None = None,
-    device: Any = "cpu",
-    model_type: str = "vit_b",
-    second_pass: bool = False,
-    slices_at_once: int = 8,
-) -> Generalist:
+def load_generalist(config: GeneralistConfig, device: Any = "cpu") -> Generalist:
     """A generalist, ready to be asked. Nothing is ever downloaded.
 
     Args:
-        name: "embedded", "walker", "sam" or "mobile_sam".
-        checkpoint: file with the weights; None: the one in the package, or where docs/generalist.md says.
+        config: which one, with which weights.
         device: torch device that computes.
-        model_type: sam: "vit_b", "vit_l" or "vit_h".
-        second_pass: sam, mobile_sam: ask again with the best mask's logits.
-        slices_at_once: sam, mobile_sam: slices in one call of the encoder.
 
     Raises:
         InputError: unknown name; weights missing, damaged or of another model; a package that is not installed.
     """
-    path = None if checkpoint is None else Path(checkpoint)
-    if name == "embedded":
+    path = None if config.checkpoint is None else Path(config.checkpoint)
+    if config.name == "embedded":
         from nnunet_gmabs.generalist.embedded import EmbeddedGeneralist
 
         return EmbeddedGeneralist(path, device)
-    if name == "walker":
+    if config.name == "walker":
         from nnunet_gmabs.generalist.walker import WalkerGeneralist
 
         return WalkerGeneralist()
-    if name in ("sam", "mobile_sam"):
+    if config.name in ("sam", "mobile_sam"):
         from nnunet_gmabs.generalist.sam import load_sam
 
-        return load_sam("vit_t" if name == "mobile_sam" else model_type, path, device, second_pass, slices_at_once)
-    raise InputError(f"generalist {name!r} is unknown; valid are embedded, walker, sam and mobile_sam")
-
-
-def generalist_of(config: GeneralistConfig, device: Any = "cpu") -> Generalist:
-    """The generalist that the settings name; errors as load_generalist."""
-    return load_generalist(
-        config.name, config.checkpoint, device, config.model_type, config.second_pass, config.slices_at_once
-    )
+        model_type = "vit_t" if config.name == "mobile_sam" else config.model_type
+        return load_sam(model_type, path, device, config.second_pass, config.slices_at_once)
+    raise InputError(f"generalist {config.name!r} is unknown; valid are embedded, walker, sam and mobile_sam")

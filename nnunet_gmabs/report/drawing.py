@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ def new_figure(width_inches: float, height_inches: float) -> Iterator[Figure]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    gc.collect()  # figures are cycles: earlier ones would stay, some MiB each
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # nnU-Net's own plot sets a global style with huge letters
         matplotlib.rcParams |= {

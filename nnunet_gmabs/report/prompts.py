@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +27,6 @@ def draw_prompts(path: Path, examples: Sequence[Example]) -> None:
     """
     from matplotlib.patches import Rectangle
 
-    gc.collect()  # figures are cycles: those of earlier rounds would stay, some MiB each
     rows = -(-len(examples) // COLUMNS)
     with new_figure(COLUMNS * PANEL_INCHES, rows * PANEL_INCHES) as figure:
         panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()

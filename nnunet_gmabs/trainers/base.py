@@ -218,10 +218,25 @@ class nnUNetTrainerSparse(ResumableTrainer):
         """One step on the weighted sum of the terms, as nnU-Net makes it."""
         supervision = self.config.supervision
         self.supervised.class_balance = faded(self.progress, supervision.class_balance, supervision.class_balance_end)
-        loss = self.learn({name: self._to_device(value) for name, value in batch.items()})
+        batch = {name: self._to_device(value) for name, value in batch.items()}
+        loss = self.learn(batch | {"target": self.unknown_where_unlabelled(batch)})
         self.after_step()
         self.iteration += 1
         return {"loss": loss.cpu().numpy()}
+
+    def unknown_where_unlabelled(self, batch: dict[str, Any]) -> list[Tensor] | Tensor:
+        """The target without the padding of unlabelled samples, which would take weight from what is drawn."""
+        ignore_label, regions = self.label_manager.ignore_label, self.label_manager.has_regions
+
+        def unknown(target: Tensor) -> Tensor:
+            unlabelled = ~batch["labelled"].view(-1, *[1] * (target.ndim - 1))
+            if regions:
+                return torch.cat([target[:, :-1], target[:, -1:] | unlabelled], 1)
+            return target.masked_fill(unlabelled, ignore_label)
+
+        if ignore_label is None:
+            return batch["target"]
+        return [unknown(t) for t in batch["target"]] if isinstance(batch["target"], list) else unknown(batch["target"])
 
     def loss_parts(self, batch: dict[str, Any]) -> list[Callable[[], dict[str, Tensor]]]:
         """The terms in groups: each group's backward pass is done, and its memory free, before the next is computed."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import blosc2
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from nnunet_gmabs.active.diversity import image_descriptor, intensity_histogram
 from nnunet_gmabs.active.scores import disagreement, uncertain_fraction
 from nnunet_gmabs.active.select import STRATEGIES, Strategy
 from nnunet_gmabs.config import ActiveConfig
+from nnunet_gmabs.data import preprocessed
 from nnunet_gmabs.data.grid import TrainingGrid, labels_to_original_grid
 from nnunet_gmabs.inference import SlidingWindows
 from nnunet_gmabs.learning.schedules import uncertainty_threshold
@@ -85,23 +83,19 @@ class LooksAtScans(nnUNetTrainerMeanTeacher):
         return self.probs(unwrap(self.network), identifier).argmax(0).astype(np.uint8)
 
     def features(self, identifier: str) -> np.ndarray:
-        """Histograms of all channels, or a descriptor of the image."""
-        image = self.image(identifier)
-        if self.strategy.features == "histogram":
-            return np.concatenate([intensity_histogram(channel) for channel in image])
+        """What the strategy compares the scan with others by."""
         grid = TrainingGrid.from_properties(self.properties(identifier), self.plans_manager, self.configuration_manager)
-        return image_descriptor(image, grid.spacing)
+        return self.strategy.describe(self.image(identifier), grid.spacing)
 
     # ---- scans on the training grid, and back
 
     def image(self, identifier: str) -> np.ndarray:
         """(channels, X, Y, Z), preprocessed."""
-        return blosc2.open(urlpath=str(Path(self.preprocessed_dataset_folder, f"{identifier}.b2nd")), mode="r")[:]
+        return preprocessed.image(Path(self.preprocessed_dataset_folder), identifier)
 
     def properties(self, identifier: str) -> dict[str, Any]:
         """What nnU-Net's preprocessor stored for a scan."""
-        with open(Path(self.preprocessed_dataset_folder, f"{identifier}.pkl"), "rb") as f:
-            return pickle.load(f)
+        return preprocessed.properties(Path(self.preprocessed_dataset_folder), identifier)
 
     def probs(self, network: torch.nn.Module, identifier: str) -> np.ndarray:
         """(C, X, Y, Z) of one network, which stays in the mode it was in."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import gc
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunet_gmabs.files import replace_atomically
+from nnunet_gmabs.report.drawing import new_figure
 
 LOG_FILE = "gmabs_log.csv"
 PLOT_FILE = "gmabs_progress.png"
@@ -63,11 +63,6 @@ def write_log(folder: Path, history: list[dict[str, Any]]) -> None:
 
 def plot_log(folder: Path, history: list[dict[str, Any]]) -> None:
     """Draw terms, gradient shares and pseudo Dice over the epochs into gmabs_progress.png."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    gc.collect()  # figures are cycles: those of earlier epochs would stay, some MiB each
     panels = {
         "loss term, before weighting": "loss/",
         "gradient norm, as a share of the supervised one": "gradient_ratio/",
@@ -78,10 +73,7 @@ def plot_log(folder: Path, history: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in history for name in row))
     used = [(title, [n for n in names if n.startswith(prefix)], prefix) for title, prefix in panels.items()]
     used = [panel for panel in used if panel[1]]
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # nnU-Net's own plot sets a global style with huge letters
-        figure = Figure(figsize=(10, 2.2 * len(used)), layout="constrained")
-        FigureCanvasAgg(figure)
+    with new_figure(10, 2.2 * len(used)) as figure:
         epochs = [row["epoch"] for row in history]
         for axes, (title, curves, prefix) in zip(figure.subplots(len(used), squeeze=False)[:, 0], used, strict=True):
             for name in curves:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from torch import nn
 
 from nnunet_gmabs.annotation.experts import DENSE_LABELS
 from nnunet_gmabs.annotation.raw_folder import RawFolder, find_raw_folder
+from nnunet_gmabs.data import preprocessed
 from nnunet_gmabs.data.grid import labels_to_training_grid
 from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.generalist.cost import cost_of_first_round, tell
-from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans, shape_in
+from nnunet_gmabs.generalist.from_plans import asking, preprocessed_scans
 from nnunet_gmabs.generalist.relabel import Progress, Relabeller, Scans, few
 from nnunet_gmabs.generalist.votes import Example
 from nnunet_gmabs.trainers.ranks import Ranks
@@ -63,7 +64,7 @@ def tell_cost(trainer: nnUNetTrainerGMABS) -> None:
         return
     cost = None
     if ranks.writes:
-        shape = shape_in(Path(trainer.preprocessed_dataset_folder))
+        shape = partial(preprocessed.shape, Path(trainer.preprocessed_dataset_folder))
         cost = cost_of_first_round(trainer.relabeller, shape, ranks.number)
     tell(ranks.of_writer(cost), trainer.device.type == "cpu", settings.accept_hours, trainer.print_to_log_file)
 
@@ -106,7 +107,7 @@ def dense_labels(trainer: nnUNetTrainerGMABS) -> Callable[[str], np.ndarray]:
         raise InputError(f"{raw.folder}: relabel.truth is set, but there is no {DENSE_LABELS}; leave it out")
 
     def labels(identifier: str) -> np.ndarray:
-        properties = load_pickle(Path(trainer.preprocessed_dataset_folder, f"{identifier}.pkl"))
+        properties = preprocessed.properties(Path(trainer.preprocessed_dataset_folder), identifier)
         dense, _ = raw.read_labels(raw.label_path(identifier, DENSE_LABELS))
         managers = trainer.plans_manager, trainer.configuration_manager
         return labels_to_training_grid(dense, properties, *managers, None)

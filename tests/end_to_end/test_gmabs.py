@@ -188,7 +188,7 @@ def test_a_full_disk_in_a_round_leaves_the_labels_before_and_the_next_round_work
         write(folder, number, identifier, *more)
 
     monkeypatch.setattr(pseudo_labels, "write_pseudo_labels", full)
-    monkeypatch.setattr(from_plans, "generalist_of", lambda *_: BoxGeneralist())
+    monkeypatch.setattr(from_plans, "load_generalist", lambda *_: BoxGeneralist())
     one = training(project, tmp_path)
     one.here()
     log = one.log()

@@ -50,23 +50,45 @@ def test_the_teacher_gets_no_gradient_and_stays_in_evaluation_mode(started):
     assert known == {id(p) for p in started.network.parameters()}
 
 
-def test_unlabelled_samples_give_no_supervised_loss_but_for_their_padding(started):
+def learned_from(trainer, batch):
+    """Gradient of the supervised term by the first output, for a target as train_step makes it."""
+    output = [o.detach().requires_grad_() for o in trainer.network(batch["data"])]
+    trainer.loss(output, trainer.unknown_where_unlabelled(batch)).backward()
+    return output[0].grad
+
+
+def test_unlabelled_samples_give_no_supervised_loss_and_their_padding_takes_no_weight_from_what_is_drawn(started):
     batch = next(started.dataloader_train)
-    output = [o.detach().requires_grad_() for o in started.network(batch["data"])]
-    started.loss(output, batch["target"]).backward()
-    gradient = output[0].grad
     assert batch["labelled"].tolist() == [True, False]
-    assert gradient[0].abs().sum() > 0
-    target = batch["target"][0][1, 0]
-    padding = target != started.label_manager.ignore_label
-    assert padding.float().mean() < 0.9 and (target[padding] == 0).all()
-    assert gradient[1][:, ~padding].abs().sum() == 0
+    ignore_label = started.label_manager.ignore_label
+    assert (batch["target"][0][1] == 0).any(), "padding is background in the loader's target"
+    gradient = learned_from(started, batch)
+    assert gradient[0].abs().sum() > 0 and gradient[1].abs().sum() == 0
+    more = batch | {"target": [t.clone() for t in batch["target"]]}
+    for target in more["target"]:
+        target[1] = 0
+    assert torch.equal(learned_from(started, more), gradient)
+    none = batch | {
+        "target": [torch.where(batch["labelled"].view(-1, 1, 1, 1, 1), t, ignore_label) for t in batch["target"]]
+    }
+    assert torch.equal(learned_from(started, none), gradient)
 
 
-def test_with_padding_unknown_they_give_none_at_all(project, tmp_path):
-    trainer = Training(project, tmp_path, settings={"supervision": {"padding": "unknown"}}).build()
+def test_nothing_of_unlabelled_samples_counts_as_labelled_in_the_log(started):
+    batch = next(started.dataloader_train)
+    share = (started.unknown_where_unlabelled(batch)[0] != started.label_manager.ignore_label).float().mean()
+    started.train_step(batch)
+    assert started.epoch_means.take()["share/labelled_voxels"] == pytest.approx(float(share))
+
+
+def test_so_it_is_with_regions(regions, tmp_path):
+    trainer = Training(regions, tmp_path).build()
     batch = next(trainer.get_dataloaders()[0])
-    assert (batch["target"][0][1] == trainer.label_manager.ignore_label).all()
+    made = trainer.unknown_where_unlabelled(batch)
+    for before, after in zip(batch["target"], made, strict=True):
+        assert after.shape == before.shape and after.dtype == before.dtype
+        assert torch.equal(after[0], before[0]) and after[1, -1].all()
+    assert learned_from(trainer, batch)[1].abs().sum() == 0
 
 
 def test_labelled_samples_give_no_consistency(started):
@@ -81,7 +103,8 @@ def test_the_gradient_ratio_is_that_of_the_weighted_terms(started):
     batch = next(started.dataloader_train)
     state = started.perturbations.get_state()
     started.supervised.class_balance = started.config.supervision.class_balance  # as at the start of a training
-    terms = started.loss_terms(started.network(batch["data"]), batch)
+    seen = batch | {"target": started.unknown_where_unlabelled(batch)}
+    terms = started.loss_terms(started.network(batch["data"]), seen)
     norms = {}
     for name, term in terms.items():
         gradients = torch.autograd.grad(term, list(started.network.parameters()), retain_graph=True, allow_unused=True)

@@ -35,7 +35,7 @@ def model(project, tmp_path_factory):
 @pytest.fixture
 def boxes(monkeypatch):
     """A generalist that takes no time."""
-    monkeypatch.setattr(from_plans, "generalist_of", lambda *_: BoxGeneralist())
+    monkeypatch.setattr(from_plans, "load_generalist", lambda *_: BoxGeneralist())
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,13 +161,13 @@ def _expert_file(raw: RawFolder, training: Training, identifier: str) -> Path:
 def _pseudo_on_own_grid(pre: Path, training: Training, number: int, identifier: str) -> np.ndarray:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+    from nnunet_gmabs.data import preprocessed
     from nnunet_gmabs.data.grid import labels_to_original_grid
     from nnunet_gmabs.data.pseudo_labels import read_pseudo_labels, round_folder
 
     plans = PlansManager(str(training.folder.parent / "plans.json"))
     configuration = plans.get_configuration(training.configuration)
-    with open(pre / configuration.data_identifier / f"{identifier}.pkl", "rb") as f:
-        properties = pickle.load(f)
+    properties = preprocessed.properties(pre / configuration.data_identifier, identifier)
     labels = read_pseudo_labels(round_folder(training.folder / "pseudo_labels", number) / f"{identifier}.b2nd")[:]
     return labels_to_original_grid(labels, properties, plans, configuration)
 
