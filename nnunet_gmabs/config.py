@@ -61,12 +61,16 @@ class SupervisionConfig:
     padding: Literal["background", "unknown"] = "background"
     """What is taken for the label outside of a scan, where patches are blank. nnU-Net's own: background. Unknown
     gives more false foreground (docs/study.md)."""
+    padding_step: int = 2
+    """Along each axis one voxel of padding in so many is learned from, which in 3D is one in eight: all of them would
+    outweigh what is drawn (docs/study.md). nnU-Net's own: 1."""
 
     def __post_init__(self) -> None:
         _check_range(self, "dice_weight", 0)
         _check_range(self, "cross_entropy_weight", 0)
         _check_range(self, "class_balance", 0, 1)
         _check_range(self, "class_balance_end", 0, 1)
+        _check_range(self, "padding_step", 1, 16)
         if self.dice_weight + self.cross_entropy_weight == 0:
             raise ValueError(
                 "dice_weight and cross_entropy_weight are both 0; nothing would be learned from the expert"

@@ -30,7 +30,7 @@ the paper, unlabelled samples cost more than they gave (docs/older.md)."""
 
 MEAN_TEACHER_PAPER = GMABSConfig(
     streams=StreamsConfig(labelled_share=0.5),
-    # background: an unlabelled sample with padding would weigh as much as one with planes in the mean over samples
+    # padding: as background it would count like planes in the mean over a sample's voxels
     supervision=SupervisionConfig(
         dice_weight=0.0, cross_entropy_average="samples", class_balance=0.0, padding="unknown"
     ),

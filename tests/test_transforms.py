@@ -221,6 +221,18 @@ def test_at_coarse_scales_a_drawn_voxel_comes_before_padding_and_padding_before_
     assert coarse[0].tolist() == [[2, 0], [IGNORE, IGNORE]]
 
 
+def test_of_padding_one_voxel_in_so_many_along_each_axis_is_background_at_every_scale():
+    labels = torch.full((1, 4, 8), IGNORE, dtype=torch.int16)
+    labels[0, :, 4:] = -1
+    labels[0, 3, 7] = 2  # drawn
+    fine, coarse = SparseTargetTransform(IGNORE, [[1, 1], [0.5, 0.5]], None, padding_step=2)(segmentation=labels)[
+        "segmentation"
+    ]
+    unknown, some = [IGNORE] * 8, [IGNORE] * 4 + [0, IGNORE, 0, IGNORE]
+    assert fine[0].tolist() == [some, unknown, some, [*unknown[:7], 2]]
+    assert coarse[0].tolist() == [[IGNORE, IGNORE, 0, IGNORE], [IGNORE, IGNORE, IGNORE, 2]]
+
+
 def test_another_name_for_the_label_of_padding_is_refused():
     with pytest.raises(ValueError, match="padding is 'zero'; valid are 'background' and 'unknown'"):
         SparseTargetTransform(IGNORE, None, None, "zero")

@@ -81,6 +81,7 @@ class SparseTargetTransform(SegOnlyTransform):
         regions: for region-based data sets; the targets are then bool (regions, and unknown last).
         padding: "background", as in nnU-Net: a network that learns it finds less false foreground (docs/study.md); or
             "unknown". At coarse scales what an expert drew comes first. Pseudo labels say nothing of padding.
+        padding_step: along each axis, at every scale, one voxel of padding in so many is background, the rest unknown.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class SparseTargetTransform(SegOnlyTransform):
         scales: Sequence | None,
         regions: Sequence | None,
         padding: str = "background",
+        padding_step: int = 1,
     ) -> None:
         super().__init__()
         if padding not in ("background", "unknown"):
             raise ValueError(f"padding is {padding!r}; valid are 'background' and 'unknown'")
         self.unknown = 0 if ignore_label is None else ignore_label
         self.padding = 0 if padding == "background" else self.unknown
+        self.padding_step = padding_step
         self.ignore_label = ignore_label
         self.scales = scales
         extra = [] if ignore_label is None else [ignore_label]
@@ -105,7 +108,9 @@ class SparseTargetTransform(SegOnlyTransform):
         scaled = self._at_scales(decode_labels(expert, self.unknown))
         if self.padding != self.unknown and (expert == PADDING).any():
             padded = self._at_scales(decode_labels(expert, self.padding))
-            scaled = [torch.where(s == self.unknown, p, s) for s, p in zip(scaled, padded, strict=True)]
+            for labels, known in zip(scaled, padded, strict=True):
+                some = (slice(None), *[slice(None, None, self.padding_step)] * (labels.ndim - 1))
+                labels[some] = torch.where(labels[some] == self.unknown, known[some], labels[some])
         targets = [self._as_target(labels) for labels in scaled]
         if len(pseudo):
             targets[0] = torch.cat([targets[0], decode_labels(pseudo, self.unknown)])
@@ -124,6 +129,7 @@ def for_sparse_labels(
     scales: Sequence | None,
     regions: Sequence | None,
     padding: str = "background",
+    padding_step: int = 1,
 ) -> ComposeTransforms:
     """nnU-Net's pipeline, made without deep supervision and regions, with sparse labels treated rightly.
 
@@ -138,7 +144,7 @@ def for_sparse_labels(
     steps = []
     for step in pipeline.transforms:
         if isinstance(step, RemoveLabelTansform):
-            steps.append(SparseTargetTransform(ignore_label, scales, regions, padding))
+            steps.append(SparseTargetTransform(ignore_label, scales, regions, padding, padding_step))
             continue
         if isinstance(step, SpatialTransform):
             step.mode_seg = "nearest"

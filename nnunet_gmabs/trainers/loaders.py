@@ -149,6 +149,7 @@ def _loader(
             trainer._get_deep_supervision_scales(),
             regions,
             trainer.config.supervision.padding,
+            trainer.config.supervision.padding_step,
         ),
         labelled=labelled,
         unlabelled=unlabelled,
