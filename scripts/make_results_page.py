@@ -32,6 +32,7 @@ SHORT_TABLES = {  # block of the README -> column -> its grid and labels
     "planes": {
         "hippocampus, 4 scans": ("label_efficiency", "4 scans x 3 planes"),
         "hippocampus, 20 scans": ("label_efficiency", "20 scans x 3 planes"),
+        "atrium, 4 scans": ("atrium_label_efficiency", "4 scans x 3 planes"),
         "atrium, 20 scans": ("atrium_label_efficiency", "20 scans x 3 planes"),
     },
     "dense": {
