@@ -95,7 +95,10 @@ def gain(grid: Grid, scores: list[Score], row: str, labels: str) -> str:
 
 
 def short_table(columns: dict[str, tuple[str, str]]) -> str:
-    """The control's Dice, and what each trainer gains over it: bold what counts, italic where it does for one seed."""
+    """The control's Dice, and what each trainer gains over it: bold what counts, italic where it does for one seed.
+
+    Trainers that were not trained in any column are left out.
+    """
     cells = []
     for name, labels in columns.values():
         with results_of(name) as (grid, results):
@@ -103,7 +106,7 @@ def short_table(columns: dict[str, tuple[str, str]]) -> str:
         control = f"{100 * np.mean([*seeds.values()]):.1f} ({', '.join(map(str, sorted(seeds)))})"
         cells.append([control, *(gain(grid, scores, row, labels) for row in SHORT_ROWS)])
     rows = [list(row) for row in zip(["control: Dice in % (seeds)", *SHORT_ROWS.values()], *cells, strict=True)]
-    return markdown_table(["", *columns], [row for row in rows if set(row[1:]) != {"-"}])
+    return markdown_table(["", *columns], [row for row in rows if not set(row[1:]) <= {"-", STYLES[""]}])
 
 
 if __name__ == "__main__":
