@@ -63,7 +63,7 @@ STATIONS = {
 # Mathematics: arrays in, arrays out.
 PURE = ["learning", "active", "annotation/planes.py"]
 PURE += [f"generalist/{name}.py" for name in ("prototypes", "prompts", "views", "fusion")]
-MATHEMATICS = {"numpy", "scipy", "skimage", "sklearn", "torch", "nnunet_gmabs"}
+MATHEMATICS = {"numpy", "scipy", "sklearn", "torch", "nnunet_gmabs"}
 DISK = {"blosc2", "io", "json", "os", "pathlib", "pickle", "shutil", "sqlite3", "subprocess", "tempfile", "zipfile"}
 DISK_CALLS = {"open", "load", "save", "savez", "savez_compressed", "loadtxt", "savetxt", "fromfile", "tofile", "memmap"}
 

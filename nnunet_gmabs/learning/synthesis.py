@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
 from nnunet_gmabs.learning.objects import CutOut
 
@@ -70,12 +69,15 @@ def draw_transform(
 
 
 def rotation(angles: Sequence[float] | np.ndarray) -> np.ndarray:
-    """(3, 3): turns by three angles in radians, across axis 0, then 1, then 2; each from its first axis to the other.
-
-    Axes 0 and 2 are turned from 0 to 2, which is the other way round than a turn about axis 1 is counted.
-    """
-    across_0, across_1, across_2 = angles
-    return Rotation.from_euler("xyz", [across_0, -across_1, across_2]).as_matrix()
+    """(3, 3): turns by three angles in radians, across axis 0, then 1, then 2."""
+    result = np.eye(3)
+    for axis, angle in enumerate(angles):
+        first, second = (a for a in range(3) if a != axis)
+        turn = np.eye(3)
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+        result = turn @ result
+    return result
 
 
 def transform_object(cut: CutOut, drawn: ObjectTransform, spacing: Sequence[float], unknown: int) -> CutOut:
