@@ -2,9 +2,9 @@
 
 torchrun --nproc_per_node 2 -m nnunet_gmabs.train DATASET CONFIGURATION FOLD -tr nnUNetTrainerMeanTeacher [...]
 
-All arguments are those of nnUNetv2_train, but for -num_gpus (torchrun says how many processes there are) and
--pretrained_weights. On GPUs the process with local rank k of a machine takes the k-th GPU that it sees. With
--device cpu each process takes one core, or as many as OMP_NUM_THREADS says, which torchrun sets to 1.
+All arguments are those of nnUNetv2_train, but for -num_gpus: torchrun says how many processes there are. On GPUs the
+process with local rank k of a machine takes the k-th GPU that it sees. With -device cpu each process takes one core,
+or as many as OMP_NUM_THREADS says, which torchrun sets to 1.
 """
 
 from __future__ import annotations
@@ -28,16 +28,10 @@ def main() -> None:
     parser.add_argument("-device", default="cuda")
     parser.add_argument("-num_gpus", type=int, default=1)
     parser.add_argument("-tr", default="nnUNetTrainer")
-    parser.add_argument("-pretrained_weights")
     parser.add_argument("-h", "--help", action="store_true")
     ours, _ = parser.parse_known_args()
     if not ours.help:
         check(ours.device, ours.num_gpus)
-        if ours.pretrained_weights:
-            raise InputError(
-                "-pretrained_weights: nnU-Net loads them onto the GPU with a process's number over all machines; train "
-                "on one machine with nnUNetv2_train -num_gpus N"
-            )
     from nnunetv2.run.run_training import run_training_entry
 
     if ours.help:

@@ -213,7 +213,6 @@ def test_batch_normalisation_is_refused_by_name(of_size, tmp_path):
     [
         (["-device", "cpu"], {}, "RANK is not set: start this with torchrun --nproc_per_node N"),
         (["-device", "cpu", "-num_gpus", "2"], {"RANK": "0"}, "-num_gpus 2: leave it out; torchrun's"),
-        (["-pretrained_weights", "x.pth"], {"RANK": "0"}, "-pretrained_weights: nnU-Net loads them onto the GPU with"),
         (["-device", "mps"], {"RANK": "0"}, "-device mps: several processes train on 'cuda' or 'cpu'"),
         (["-device", "cuda"], {"RANK": "0"}, "local rank 7, but torch sees"),
     ],
