@@ -336,7 +336,9 @@ def test_the_folder_for_editors(raw):
     assert np.array_equal(template, drawn(SCAN, PLANES) // 3 * 3), "0 where asked, not drawn elsewhere"
     planes, _ = raw.read_labels(folder / "planes.nii.gz")
     assert np.array_equal(planes == 1, template == 0)
-    assert (folder / "image_0000.nii.gz").read_bytes() == raw.images_of(SCAN)[0].read_bytes()
+    image, original = folder / "image_0000.nii.gz", raw.images_of(SCAN)[0]
+    assert image.read_bytes() == original.read_bytes()
+    assert not image.samefile(original), "an editor that saves the image would change the scan itself"
     assert (folder / "slicer_colors.ctbl").read_text().splitlines()[1:] == [
         "0 background 0 0 0 0",
         "1 left 230 159 0 255",

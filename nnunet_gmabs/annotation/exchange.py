@@ -1,6 +1,6 @@
 """A round for people who paint in 3D Slicer or ITK-SNAP: one folder a scan, with all that has to be opened.
 
-    for_editors/<scan>/image_0000.nii.gz      the scan itself
+    for_editors/<scan>/image_0000.nii.gz      a copy of the scan, which an editor may save over
     for_editors/<scan>/<scan>_labels.nii.gz   to paint on: requested planes 0, drawn voxels as before, else "not drawn"
     for_editors/<scan>/planes.nii.gz          1 on the requested planes, to restrict painting to
     for_editors/<scan>/slicer_colors.ctbl     names and colours for 3D Slicer
@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ import numpy as np
 from nnunet_gmabs.annotation.planes import plane_mask
 from nnunet_gmabs.annotation.raw_folder import RawFolder
 from nnunet_gmabs.annotation.requests import Request, RequestedPlane, RequestedScan
-from nnunet_gmabs.files import link_or_copy
 
 EDITOR_FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")  # what these programs open, with geometry
 FOLDER = "for_editors"
@@ -37,7 +37,7 @@ def write_for_editors(raw: RawFolder, folder: Path, request: Request) -> None:
         target = folder / FOLDER / scan.identifier
         target.mkdir(parents=True)
         for path in raw.images_of(scan.identifier):
-            link_or_copy(path, target / f"image{path.name[len(scan.identifier) :]}")
+            shutil.copyfile(path, target / f"image{path.name[len(scan.identifier) :]}")
         image, properties = raw.read_image(scan.identifier)
         planes = plane_mask(image.shape[1:], (plane.plane for plane in scan.planes))
         raw.write_labels(planes.astype(np.uint8), target / f"planes{raw.file_ending}", properties)
