@@ -5,7 +5,7 @@
 Between <!-- GRID --> and <!-- end of GRID --> in docs/results.md stand the claims and scores of
 scripts/benchmarks/GRID.yaml as docs/measured/GRID.jsonl has them; docs/measured/GRID.png is drawn beside it. Between
 <!-- planes --> and <!-- end of planes --> in the README stands what trainers gain over the control with planes, and
-likewise with one dense scan. That takes no training and no scans.
+likewise with one dense scan; its picture is docs/measured/curves.png. That takes no training and no scans.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from benchmark_grid import ALL_DENSE, Grid
 from benchmark_measured import read_measured, write_csv
-from plot_benchmark import CONTROL, difference, means, plot_rows, read, tables_of_results
+from plot_benchmark import CONTROL, curves_side_by_side, difference, means, plot_rows, read, save, tables_of_results
 
 from nnunet_gmabs.report.scores import Score, read_scores
 from nnunet_gmabs.report.tables import markdown_table
@@ -83,6 +83,17 @@ def readme(text: str) -> str:
     )
 
 
+def readme_picture(path: Path) -> None:
+    """Dice over drawn planes for the trainers of the short table, a panel for each data set."""
+    panels = {}
+    for column, (name, _) in SHORT_TABLES["planes"].items():
+        with results_of(name) as (grid, results):
+            panels[column.split(",")[0]] = grid, read(results)
+    trained = {line["row"] for _, lines in panels.values() for line in lines}
+    names = {CONTROL: "control", **{row: name.strip("`") for row, name in SHORT_ROWS.items()}}
+    save(curves_side_by_side(panels, {row: name for row, name in names.items() if row in trained}), path)
+
+
 def gain(grid: Grid, scores: list[Score], row: str, labels: str) -> str:
     """What a row gains over the control; a dash where it is not for such labels."""
     if row not in grid.rows:
@@ -112,4 +123,5 @@ def short_table(columns: dict[str, tuple[str, str]]) -> str:
 if __name__ == "__main__":
     PAGE.write_text(results_page(PAGE.read_text(encoding="utf-8"), pictures=True), encoding="utf-8")
     README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
+    readme_picture(MEASURED / "curves.png")
     print(f"written: {PAGE}, {README}")

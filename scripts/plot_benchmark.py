@@ -194,23 +194,54 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def dice_figure(grid: Grid, lines: list[dict[str, str]]) -> Figure:
+    """Dice over drawn planes, all rows of a grid."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    draw_curves(axes, grid, lines, {row: row for row in grid.rows})
+    axes.set_title(f"{grid.dataset}, {grid.iterations} iterations", fontsize=10)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def curves_side_by_side(panels: dict[str, tuple[Grid, list[dict[str, str]]]], rows: dict[str, str]) -> Figure:
+    """Dice over drawn planes, a panel with a legend of its own for each grid, of which all have some rows in common.
+
+    Args:
+        panels: title -> a grid and the lines of its results.csv.
+        rows: those to draw, and what to call them.
+    """
+    size = (5.5 * len(panels), 5.2)
+    figure, places = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+    for axes, (title, (grid, lines)) in zip(places[0], panels.items(), strict=True):
+        draw_curves(axes, grid, lines, rows)
+        axes.set_title(f"{title}, {grid.iterations} iterations", fontsize=10)
+        axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    return figure
+
+
+def draw_curves(axes: Axes, grid: Grid, lines: list[dict[str, str]], rows: dict[str, str]) -> None:
     """Dice over drawn planes: a curve for each row, a broken line without marks for one with all scans dense.
 
-    What lies far below all others is not drawn, since it would squeeze the rest; its figures stand in the legend.
+    The band is that of seeds. What lies far below all others is not drawn, since it would squeeze the rest; its figures
+    stand in the legend.
+
+    Args:
+        axes: to draw on.
+        grid: the benchmark's.
+        lines: of its results.csv.
+        rows: those to draw, and what to call them.
     """
-    dice = means(lines, "dice")
+    dice = {cell: seeds for cell, seeds in means(lines, "dice").items() if cell[0] in rows}
     lowest, highest = common_range([100 * value for seeds in dice.values() for value in seeds.values()])
     margin = 0.06 * max(highest - lowest, 1)
     planes: dict[tuple[str, str], set[int]] = defaultdict(set)
     for line in lines:
         planes[line["row"], line["labels"]].add(int(line["planes_used"]))
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for number, row in enumerate(grid.rows):
+    for number, (row, name) in enumerate(rows.items()):
         again = number // COLOURS
-        look = {"color": f"C{number % COLOURS}", "label": row}
+        look = {"color": f"C{number % COLOURS}", "label": name}
         if (row, ALL_DENSE) in dice:
             level = 100 * np.mean(list(dice[row, ALL_DENSE].values()))
-            look_dense = look | {"label": f"{row}: {level:.1f}", "linestyle": (0, (6 - again, 2 + again))}
+            look_dense = look | {"label": f"{name}: {level:.1f}", "linestyle": (0, (6 - again, 2 + again))}
             axes.axhline(level, linewidth=1.2, **look_dense)
         seeds = [100 * np.array(list(dice[row, labels].values())) for labels in grid.labels if (row, labels) in dice]
         at = [np.mean(list(planes[row, labels])) for labels in grid.labels if (row, labels) in dice]
@@ -227,10 +258,7 @@ def dice_figure(grid: Grid, lines: list[dict[str, str]]) -> Figure:
         axes.vlines(x, low, high, color=look["color"], alpha=0.5, linewidth=1)
     axes.set(xlabel="planes that an expert drew", ylabel="Dice on test scans (%)")
     axes.set_ylim(lowest - margin, highest + margin)
-    axes.set_title(f"{grid.dataset}, {grid.iterations} iterations", fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
 
 
 def rows_figure(grid: Grid, lines: list[dict[str, str]]) -> Figure:

@@ -318,6 +318,19 @@ def test_what_is_far_below_does_not_squeeze_the_picture_over_planes_and_stands_i
     assert axes.get_ylim()[0] > 75 and said[0] == f"{low}: 30.0, 30.0, 30.0" and "Sparse" in said
 
 
+def test_the_same_row_has_the_same_name_and_colour_in_panels_side_by_side(scripts):
+    plot, names = scripts[1], ("label_efficiency", "atrium_label_efficiency")
+    grids = [plot.Grid.read(SCRIPTS / "benchmarks" / f"{name}.yaml") for name in names]
+    one, two = (made_up(grid) for grid in grids)
+    two = [line for line in two if line["row"] != "Sparse"]
+    rows = {"Sparse": "ours", "MeanTeacher": "teacher", "stock nnU-Net, all dense": "goal"}
+    figure = plot.curves_side_by_side({"left": (grids[0], one), "right": (grids[1], two)}, rows)
+    looks = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figure.axes]
+    assert [axes.get_title() for axes in figure.axes] == ["left, 600 iterations", "right, 600 iterations"]
+    assert set(looks[0]) == {"ours", "teacher", "goal: 80.0"}
+    assert looks[1] == {name: colour for name, colour in looks[0].items() if name != "ours"}
+
+
 def test_the_picture_of_rows_tells_seeds_apart_and_what_was_not_trained(scripts):
     plot, grid = scripts[1], scripts[1].Grid.read(SCRIPTS / "benchmarks" / "exemplar.yaml")
     low, control = "stock nnU-Net, ignore label", "stock nnU-Net, no mirroring"
