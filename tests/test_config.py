@@ -172,6 +172,8 @@ def test_a_wrong_type_is_named(tmp_path, text, message):
         ("streams:\n  labelled_share: 1.01", "streams.labelled_share is 1.01, outside (0, 1]"),
         ("consistency:\n  ramp_start: 0.7", "consistency.ramp_start is 0.7, after ramp_end, 0.6"),
         ("consistency:\n  confidence: -0.1", "consistency.confidence is -0.1, outside [0, 1]"),
+        ("consistency:\n  mix_side: 1", "consistency.mix_side is 1.0, outside [0, 1)"),
+        ("consistency:\n  mix_side: 0.5\n  form: mse", "consistency.mix_side is 0.5, which needs form: confident"),
         ("supervision:\n  dice_weight: 0\n  cross_entropy_weight: 0", "supervision.dice_weight and"),
         ("noise_tolerant:\n  reachable_prob: 1", "noise_tolerant.reachable_prob is 1.0, outside (0, 1)"),
         ("noise_tolerant:\n  reachable_prob: 0", "noise_tolerant.reachable_prob is 0.0, outside (0, 1)"),

@@ -124,3 +124,16 @@ def test_a_student_that_agrees_has_almost_no_loss_and_one_that_disagrees_has():
     agrees, _ = confident_consistency(20 * teacher, [teacher, teacher], 0.8)
     disagrees, _ = confident_consistency(20 * teacher.roll(1, 1), [teacher, teacher], 0.8)
     assert agrees.item() < 1e-4 and disagrees.item() > 10
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_where_the_student_saw_another_sample_it_learns_nothing(regions):
+    logits, teacher = views(3, regions=regions)
+    own = torch.zeros(2, 1, *SHAPE, dtype=torch.bool)
+    own[0, :, :2] = True
+    loss, share = confident_consistency(logits, teacher, 0.2, regions, own=own)
+    loss.backward()
+    given = logits.grad.abs().sum(1, keepdim=True) > 0
+    assert given.any() and not given[~own].any() and share == pytest.approx(float(own.float().mean()))
+    everywhere, _ = confident_consistency(logits, teacher, 0.2, regions, own=torch.ones_like(own))
+    assert torch.equal(everywhere, confident_consistency(logits, teacher, 0.2, regions)[0])

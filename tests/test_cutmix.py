@@ -1,9 +1,11 @@
 """CutMix: boxes from another sample, the same for images, labels and masks."""
 
+import math
+
 import pytest
 import torch
 
-from nnunet_gmabs.learning.cutmix import apply_boxes, draw_boxes
+from nnunet_gmabs.learning.cutmix import apply_boxes, draw_boxes, draw_own_parts
 
 
 def generator(seed=0):
@@ -69,3 +71,21 @@ def test_draws_follow_from_the_generator_alone():
 def test_an_empty_batch_stays_empty():
     empty = torch.zeros(0, 1, 5, 6, 7)
     assert apply_boxes(empty, draw_boxes(0, (5, 6, 7), 1.0, generator())).shape == empty.shape
+
+
+@pytest.mark.parametrize("shape", [(6, 9, 12), (9, 8)])
+def test_a_mixed_sample_keeps_a_box_of_itself_or_all_but_a_box(shape):
+    own = draw_own_parts(900, shape, 2 / 3, generator())
+    sides = [round(2 / 3 * n) for n in shape]
+    volume, whole = math.prod(sides), math.prod(shape)
+    assert own.dtype == torch.bool and own.shape == (900, 1, *shape)
+    assert {int(sample.sum()) for sample in own} == {volume, whole - volume}
+    places = set()
+    for sample in own[:, 0]:
+        box = sample if sample.sum() == volume else ~sample
+        corners = box.nonzero()
+        low, high = corners.amin(0), corners.amax(0)
+        assert (high - low + 1).tolist() == sides and len(corners) == volume
+        places.add(tuple(low.tolist()))
+    assert len(places) == math.prod(n - side + 1 for n, side in zip(shape, sides, strict=True)), "anywhere"
+    assert torch.equal(own, draw_own_parts(900, shape, 2 / 3, generator()))

@@ -3,10 +3,11 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from nnunet_gmabs.trainers import checkpoint
-from nnunet_gmabs.trainers.random_state import capture, restore, restore_generator, seed_everything
+from nnunet_gmabs.trainers.random_state import capture, restore, restore_generator, seed_everything, seed_of_rank
 
 CPU = torch.device("cpu")
 
@@ -66,3 +67,10 @@ def test_a_generator_goes_on_where_it_stood_unless_the_state_is_that_of_another_
     assert not torch.equal(torch.rand(4, generator=generator), expected)
     restore_generator(generator, state)
     assert torch.equal(torch.rand(4, generator=generator), expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31 - 1])
+def test_processes_of_one_training_draw_other_numbers_on_a_cpu(seed):
+    drawn = [torch.rand(4, generator=torch.Generator().manual_seed(seed_of_rank(seed, rank))) for rank in range(8)]
+    assert torch.equal(drawn[0], torch.rand(4, generator=torch.Generator().manual_seed(seed))), "as a process alone"
+    assert len({tuple(numbers.tolist()) for numbers in drawn}) == 8

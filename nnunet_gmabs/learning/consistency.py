@@ -40,7 +40,12 @@ def probability_consistency(
 
 
 def confident_consistency(
-    logits: Tensor, teacher_probs: list[Tensor], confidence: float, regions: bool = False, total: Total = alone
+    logits: Tensor,
+    teacher_probs: list[Tensor],
+    confidence: float,
+    regions: bool = False,
+    total: Total = alone,
+    own: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Dice + cross-entropy on the teacher's own labels where the mean of its views is sure of them.
 
@@ -54,6 +59,7 @@ def confident_consistency(
         confidence: in [0, 1].
         regions: each region has its own label (p > 1/2), sure where all regions are.
         total: see learning/losses.py.
+        own: (B, 1, X, Y[, Z]) bool, where the student saw what the teacher has seen; None: everywhere.
 
     Returns:
         Scalar in the graph of logits (0 where nothing is kept), and the share of this process's voxels kept.
@@ -62,11 +68,13 @@ def confident_consistency(
     if regions:
         labels = probs > 0.5
         kept = torch.maximum(probs, 1 - probs).amin(1, keepdim=True) > confidence
+        kept = kept if own is None else kept & own
         cross_entropy = masked_binary_cross_entropy(logits, labels, kept, "voxels", total)
         foreground = labels
     else:
         best, labels = probs.max(1, keepdim=True)
         kept = best > confidence
+        kept = kept if own is None else kept & own
         cross_entropy = masked_cross_entropy(logits, labels, kept, "voxels", total)
         foreground = one_hot_foreground(labels, logits.shape[1])
     student = to_probs(logits, regions)

@@ -19,7 +19,7 @@ from nnunet_gmabs.errors import InputError
 from nnunet_gmabs.trainers.random_state import seed_everything
 from nnunet_gmabs.trainers.ranks import Ranks
 
-PER_RANK = ("random", "batches_drawn", "perturbations", "mutual_generators")  # of a checkpoint's state
+PER_RANK = ("random", "batches_drawn", "perturbations", "mixing", "mutual_generators")  # of a checkpoint's state
 
 
 def unwrap(network: nn.Module) -> nn.Module:

@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nnunet_gmabs.config import ConsistencyConfig, GMABSConfig, TeacherConfig
-from nnunet_gmabs.learning import perturb
+from nnunet_gmabs.learning import cutmix, perturb
 from nnunet_gmabs.learning.consistency import confident_consistency, probability_consistency, to_probs
 from nnunet_gmabs.learning.ema import teacher_decay, update_teacher
 from nnunet_gmabs.learning.schedules import ramped
 from nnunet_gmabs.presets import MEAN_TEACHER
 from nnunet_gmabs.trainers.base import nnUNetTrainerSparse
 from nnunet_gmabs.trainers.distributed import unwrap
-from nnunet_gmabs.trainers.random_state import restore_generator
+from nnunet_gmabs.trainers.random_state import restore_generator, seed_of_rank
 
 
 class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
@@ -39,8 +40,9 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     def initialize(self) -> None:
         """Build the student as nnU-Net does, and a teacher that starts as its copy."""
         super().initialize()
-        self.perturbations = torch.Generator(self.device)
-        self.perturbations.manual_seed(self.config.seed + 2**32 * self.ranks.rank)
+        seed = seed_of_rank(self.config.seed, self.ranks.rank)
+        self.perturbations = torch.Generator(self.device).manual_seed(seed)
+        self.mixing = torch.Generator().manual_seed(seed)
         self.teacher_module = deepcopy(unwrap(self.network)).requires_grad_(False).eval()
         self.teacher: Any = torch.compile(self.teacher_module) if self._do_i_compile() else self.teacher_module
 
@@ -55,10 +57,42 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
 
     # ---- the objective
 
+    def learn(self, batch: dict[str, Any]) -> Tensor:
+        """Where the settings say so, the student sees unlabelled samples mixed with labelled ones."""
+        return super().learn(self.mixed(batch) if self.consistency_settings.mix_side else batch)
+
+    def mixed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with each unlabelled sample mixed with a labelled one (learning/cutmix.py), if it has any.
+
+        Image and target of the one outside of "own", (B, 1, X, Y[, Z]) bool, are those of the other; pseudo labels are
+        unknown there. The images as they were are "unmixed".
+        """
+        labelled, unlabelled = (torch.nonzero(kind).flatten().cpu() for kind in (batch["labelled"], ~batch["labelled"]))
+        if not len(labelled) or not len(unlabelled):
+            return batch
+        partner = torch.arange(len(batch["data"]))
+        partner[unlabelled] = labelled[torch.randint(len(labelled), unlabelled.shape, generator=self.mixing)]
+        own = torch.ones_like(batch["data"][:, :1], dtype=torch.bool)
+        shape, side = tuple(own.shape[2:]), self.consistency_settings.mix_side
+        own[unlabelled] = cutmix.draw_own_parts(len(unlabelled), shape, side, self.mixing).to(own.device)
+
+        def mix(values: Tensor) -> Tensor:
+            inside = own if values.shape[2:] == own.shape[2:] else F.interpolate(own.float(), values.shape[2:]).bool()
+            return torch.where(inside, values, values[partner])
+
+        target = batch["target"]
+        target = [mix(t) for t in target] if isinstance(target, list) else mix(target)
+        batch = {**batch, "unmixed": batch["data"], "own": own, "data": mix(batch["data"]), "target": target}
+        if "pseudo" in batch:
+            batch["pseudo"] = batch["pseudo"].masked_fill(~own, self.label_manager.ignore_label)
+        return batch
+
     def loss_terms(self, output: list[Tensor] | Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Supervised term on what is drawn, consistency on the unlabelled samples."""
         unlabelled = ~batch["labelled"]
-        consistency = self.consistency(self.full_resolution(output)[unlabelled], batch["data"][unlabelled])
+        image, own = batch.get("unmixed", batch["data"])[unlabelled], batch.get("own")
+        own = None if own is None else own[unlabelled]
+        consistency = self.consistency(self.full_resolution(output)[unlabelled], image, own)
         return {**super().loss_terms(output, batch), "consistency": consistency}
 
     def terms_without_sample(self, batch: dict[str, Any]) -> set[str]:
@@ -72,8 +106,8 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         weight = ramped(self.progress, settings.weight, settings.ramp_start, settings.ramp_end)
         return {**super().term_weights(), "consistency": weight}
 
-    def consistency(self, logits: Tensor, image: Tensor) -> Tensor:
-        """The unsupervised term for the student's logits of unlabelled images."""
+    def consistency(self, logits: Tensor, image: Tensor, own: Tensor | None = None) -> Tensor:
+        """The unsupervised term for the student's logits of unlabelled images, where it saw their own part of them."""
         settings, regions = self.consistency_settings, self.label_manager.has_regions
         if self.progress < settings.ramp_start:
             return logits.sum() * 0.0
@@ -81,7 +115,7 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
         views = self.teacher_views(image) if len(image) else 2 * [to_probs(logits.detach(), regions)]
         if settings.form == "mse":
             return probability_consistency(logits, views, regions, self.ranks.total)
-        loss, kept = confident_consistency(logits, views, settings.confidence, regions, self.ranks.total)
+        loss, kept = confident_consistency(logits, views, settings.confidence, regions, self.ranks.total, own)
         if len(image):
             self.epoch_means.add({"share/confident_voxels": float(kept)})
         return loss
@@ -104,10 +138,13 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSparse):
     # ---- checkpoints
 
     def state(self) -> dict:
-        """Also where the perturbations' generator stands."""
-        return {**super().state(), "perturbations": self.perturbations.get_state()}
+        """Also where the generators of perturbations and of mixing stand."""
+        generators = {"perturbations": self.perturbations.get_state(), "mixing": self.mixing.get_state()}
+        return {**super().state(), **generators}
 
     def load_state(self, state: dict) -> None:
         """Counterpart of state()."""
         super().load_state(state)
         restore_generator(self.perturbations, state["perturbations"])
+        if "mixing" in state:  # not in a checkpoint of an older version
+            restore_generator(self.mixing, state["mixing"])

@@ -22,7 +22,7 @@ from nnunet_gmabs.learning.strong_view import apply_strong_view, draw_strong_vie
 from nnunet_gmabs.trainers.distributed import unwrap
 from nnunet_gmabs.trainers.encoder_decoder import EncoderDecoder
 from nnunet_gmabs.trainers.peer import Peer
-from nnunet_gmabs.trainers.random_state import restore_generator
+from nnunet_gmabs.trainers.random_state import restore_generator, seed_of_rank
 
 if TYPE_CHECKING:
     from nnunet_gmabs.trainers.base import nnUNetTrainerSparse as Base
@@ -65,7 +65,7 @@ class MutualTeaching(Base):
         super().initialize()
         seed, fold = self.entropy
         self.peer = Peer(self, seed=2000 * seed + fold + 1)
-        of_this_rank = seed + 2**32 * self.ranks.rank
+        of_this_rank = seed_of_rank(seed, self.ranks.rank)
         self.views = torch.Generator(self.device).manual_seed(of_this_rank)
         self.choices = torch.Generator().manual_seed(of_this_rank)
         self.halves: dict[int, EncoderDecoder] = {}

@@ -17,6 +17,14 @@ def seed_everything(*entropy: int) -> None:
     torch.manual_seed(for_torch)
 
 
+def seed_of_rank(seed: int, rank: int) -> int:
+    """A seed for a generator of one of several processes: the seed itself for the first one, others for the others.
+
+    They differ in their lower 32 bits, of which alone torch's generator on a CPU is made.
+    """
+    return seed if rank == 0 else int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
+
+
 def capture(device: torch.device) -> dict[str, Any]:
     """The states of python's, numpy's and torch's generators, of types that weights_only loading accepts."""
     numpy = np.random.get_state(legacy=False)

@@ -229,7 +229,9 @@ def test_a_training_that_would_encode_for_hours_on_a_cpu_does_not_begin(project,
 
 
 def test_with_a_peer_both_networks_learn_all_terms(project, tmp_path):
-    one = training(project, tmp_path, GMABS + "Mutual", num_epochs=2, mutual={"confidence": 0.0, "ramp_start": 0.0})
+    mutual = {"confidence": 0.0, "ramp_start": 0.0}
+    mixed = {"mix_side": 0.6, "ramp_start": 0.0}
+    one = training(project, tmp_path, GMABS + "Mutual", num_epochs=2, mutual=mutual, consistency=mixed)
     one.here()
     last = tiny.read_log(one)[1]
     terms = ("supervised", "consistency", "noise_tolerant", "mutual_image", "mutual_feature")

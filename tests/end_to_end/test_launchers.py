@@ -80,8 +80,9 @@ def test_the_processes_draw_numbers_of_their_own_the_first_one_those_of_a_traini
 
 def test_a_checkpoint_has_the_random_states_of_both_processes(uninterrupted):
     first, second = uninterrupted["gmabs"]["ranks"]
-    assert {"random", "batches_drawn", "perturbations", "mutual_generators"} == first.keys() == second.keys()
-    for name in ("random", "perturbations", "mutual_generators"):
+    generators = ("random", "perturbations", "mixing", "mutual_generators")
+    assert {*generators, "batches_drawn"} == first.keys() == second.keys()
+    for name in generators:
         assert tiny.differences(first[name], second[name]) != []
     assert first["batches_drawn"] == second["batches_drawn"]
 

@@ -279,3 +279,53 @@ def test_two_data_workers_draw_different_batches(project, tmp_path):
     batches, _ = batches_of_workers(project, tmp_path, 0, 2, 8)
     images = [batch["data"] for batch in batches]
     assert not any(torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
+
+
+def mixing(project, folder):
+    return Training(project, folder, settings={"consistency": {"mix_side": 0.6}})
+
+
+@pytest.mark.parametrize("data", ["project", "regions"])
+def test_an_unlabelled_sample_is_mixed_with_a_labelled_one_in_image_and_targets(data, request, tmp_path):
+    trainer = mixing(request.getfixturevalue(data), tmp_path).build()
+    batch = next(trainer.get_dataloaders()[0])
+    batch["target"] = trainer.unknown_where_unlabelled(batch)
+    image, targets = batch["data"].clone(), [t.clone() for t in batch["target"]]
+    mixed = trainer.mixed(batch)
+    assert torch.equal(batch["data"], image) and torch.equal(mixed["unmixed"], image), "the batch is not changed"
+    labelled, unlabelled = mixed["own"]
+    assert labelled.all() and 0 < unlabelled.float().mean() < 1
+    assert torch.equal(mixed["data"][0], image[0])
+    assert torch.equal(mixed["data"][1], torch.where(unlabelled, image[1], image[0]))
+    for before, after in zip(targets, mixed["target"], strict=True):
+        step = [n // m for n, m in zip(image.shape[2:], before.shape[2:], strict=True)]
+        own = unlabelled[:, :: step[0], :: step[1], :: step[2]]
+        assert torch.equal(after[0], before[0]) and after.dtype == before.dtype
+        assert torch.equal(after[1], torch.where(own, before[1], before[0]))
+    ignore_label = trainer.label_manager.ignore_label
+    pseudo = torch.zeros_like(image[:, :1])
+    assert torch.equal(trainer.mixed(batch | {"pseudo": pseudo})["pseudo"][0], pseudo[0])
+    made = trainer.mixed(batch | {"pseudo": pseudo})
+    assert torch.equal(made["pseudo"] == ignore_label, ~made["own"])
+
+
+def test_the_teacher_sees_the_unlabelled_sample_as_it_is_and_the_student_the_mixed_one(project, tmp_path, monkeypatch):
+    trainer = mixing(project, tmp_path).build()
+    trainer.iteration = trainer.schedule_epochs * trainer.num_iterations_per_epoch - 1
+    batch = next(trainer.get_dataloaders()[0])
+    seen = {}
+    monkeypatch.setattr(trainer, "teacher_views", lambda image: seen.update(image=image) or views(image))
+    views = type(trainer).teacher_views.__get__(trainer)
+    forward = trainer.network.forward
+    monkeypatch.setattr(trainer.network, "forward", lambda image: seen.update(student=image) or forward(image))
+    trainer.train_step(batch)
+    assert torch.equal(seen["image"], batch["data"][1:])
+    assert torch.equal(seen["student"][0], batch["data"][0]) and not torch.equal(seen["student"][1], batch["data"][1])
+
+
+def test_without_a_labelled_or_an_unlabelled_sample_nothing_is_mixed(project, tmp_path):
+    trainer = mixing(project, tmp_path).build()
+    batch = next(trainer.get_dataloaders()[0])
+    for labelled in ([True, True], [False, False]):
+        alike = batch | {"labelled": torch.tensor(labelled)}
+        assert trainer.mixed(alike) is alike

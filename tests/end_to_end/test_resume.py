@@ -12,7 +12,7 @@ from tiny import Training
 
 pytestmark = pytest.mark.slow
 # 2 * 0.8 samples of a batch are labelled: how many of this one, depends on its place in the training
-SETTINGS = {"streams": {"labelled_share": 0.8}}
+SETTINGS = {"streams": {"labelled_share": 0.8}, "consistency": {"mix_side": 0.6}}
 
 
 @pytest.fixture(scope="module")
